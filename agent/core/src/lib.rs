@@ -1,0 +1,1 @@
+//! Decides what happens to a pod; does nothing itself.

@@ -1,0 +1,1 @@
+//! The API-server side of the agent: watches, node, lease, status, events, tokens.

@@ -1,0 +1,1 @@
+//! Reads YAML manifests and configuration files as sigs.k8s.io/yaml does.

@@ -1,0 +1,1 @@
+//! One worker per pod: carries out what the core decided.

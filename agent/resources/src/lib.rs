@@ -1,0 +1,1 @@
+//! Pod and QoS cgroups of the node agent.

@@ -1,0 +1,1 @@
+//! Volumes of a pod, from their sources to host paths.

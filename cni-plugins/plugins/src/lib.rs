@@ -1,0 +1,1 @@
+//! The standard CNI plugins, in-process and as one multi-call binary.

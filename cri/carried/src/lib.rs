@@ -1,0 +1,1 @@
+//! Static programs carried inside Berth: the shim and the sample workload.

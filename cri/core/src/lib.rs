@@ -1,0 +1,1 @@
+//! Decides how a CRI configuration becomes a compiled plan; does nothing itself.

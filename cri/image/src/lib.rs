@@ -1,0 +1,1 @@
+//! Registry client, image store, layer application and snapshots.

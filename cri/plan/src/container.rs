@@ -1,0 +1,150 @@
+//! What the executor does to turn a fork into a container, in the order in which it does it.
+
+/// Namespaces that the child gets for itself; what is not set is inherited from the shim, which sits in the sandbox's
+/// network, IPC and UTS namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NewNamespaces {
+    pub mount: bool,
+    pub pid: bool,
+    pub cgroup: bool,
+    pub ipc: bool,
+    pub uts: bool,
+    pub net: bool,
+}
+
+/// Where the root file system comes from. It is mounted in the container's own mount namespace, so it goes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rootfs {
+    /// `lower[0]` is the topmost layer, as overlayfs orders them. All are absolute host paths.
+    Overlay { lower: Vec<String>, upper: String, work: String },
+    /// A prepared folder (`berth-oci` bundles).
+    Folder { path: String },
+}
+
+/// One mount, in order. Destinations are absolute inside the container and resolved with RESOLVE_IN_ROOT.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    pub source: MountSource,
+    pub destination: String,
+    /// `MOUNT_ATTR_*` bits to set (read-only, nosuid, nodev, noexec, …); of the whole tree when `recursive_attr`.
+    pub attr_set: u64,
+    pub attr_clear: u64,
+    pub recursive_attr: bool,
+    /// `MS_PRIVATE`, `MS_SLAVE` or `MS_SHARED`, with `MS_REC` where asked for; 0 leaves it private.
+    pub propagation: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountSource {
+    /// A new file system: type and its options as fsconfig takes them (`("size", "65536k")`, `("ro", "")`).
+    Filesystem { kind: String, options: Vec<(String, String)> },
+    /// A host path, resolved in the host's mount namespace before the root is entered.
+    Bind { path: String, recursive: bool },
+    /// The cgroup file systems below `destination` as the host has them (v1: one folder a hierarchy), seen through the
+    /// container's cgroup namespace. Each is (folder name, fs type, fsconfig options); a single entry with an empty name is v2.
+    Cgroup { hierarchies: Vec<(String, String, Vec<(String, String)>)>, links: Vec<(String, String)> },
+}
+
+/// A device node made with mknod, or bound from the host where mknod is not allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Absolute path inside the container.
+    pub path: String,
+    pub kind: DeviceKind,
+    pub major: u32,
+    pub minor: u32,
+    /// Permission bits, without the type.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    Character,
+    Block,
+}
+
+/// Capability sets as bit masks (bit n is capability n).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Capabilities {
+    pub bounding: u64,
+    pub effective: u64,
+    pub permitted: u64,
+    pub inheritable: u64,
+    pub ambient: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rlimit {
+    /// `RLIMIT_*`.
+    pub resource: u32,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// A process: a container's first one, or an exec'd one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Process {
+    pub args: Vec<String>,
+    /// `NAME=value`. Used for PATH look-up of `args[0]` too.
+    pub env: Vec<String>,
+    /// Absolute; created with mode 0755 when it is missing (first process only).
+    pub cwd: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub umask: Option<u32>,
+    pub capabilities: Capabilities,
+    pub no_new_privileges: bool,
+    /// Compiled BPF, eight bytes a `sock_filter`; empty for none.
+    pub seccomp: Vec<u8>,
+    pub rlimits: Vec<Rlimit>,
+    /// Wanted; clamped and noted when the kernel refuses to lower it.
+    pub oom_score_adj: Option<i32>,
+    pub terminal: bool,
+}
+
+/// Everything about a container's creation that the executor needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    pub id: String,
+    pub namespaces: NewNamespaces,
+    /// Set only when a UTS namespace is new.
+    pub hostname: Option<String>,
+    pub rootfs: Rootfs,
+    pub readonly_rootfs: bool,
+    /// `MS_SLAVE | MS_REC` unless a mount asks for sharing with the host.
+    pub root_propagation: u64,
+    pub mounts: Vec<Mount>,
+    pub devices: Vec<Device>,
+    /// (link path, target), e.g. ("/dev/fd", "/proc/self/fd").
+    pub links: Vec<(String, String)>,
+    /// Namespaced sysctls, (`net.ipv4.ip_forward`, value), written into a checked procfs.
+    pub sysctls: Vec<(String, String)>,
+    pub masked_paths: Vec<String>,
+    pub readonly_paths: Vec<String>,
+    pub process: Process,
+    /// Where the shim writes the CRI log: an absolute host path. Empty discards the output.
+    pub log_path: String,
+    pub stdin: Stdin,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stdin {
+    /// `/dev/null`.
+    #[default]
+    None,
+    /// Held open for attach.
+    Open,
+    /// Closed after the first attached client ends.
+    Once,
+}
+
+/// An exec'd process: it joins all namespaces of the container's first process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exec {
+    pub id: String,
+    pub container: String,
+    pub process: Process,
+}

@@ -1,0 +1,18 @@
+//! Compiled plans and the shim's protocol.
+//!
+//! The runtime decides everything (`cri/core`) and compiles it into the types of this crate; the shim (`cri/shim`, through
+//! `cri/oci`) executes them and decides nothing. Both sides exchange fixed, bounded binary frames ([`codec`]), so that
+//! the shim needs no allocator-hungry format, and this crate depends on nothing.
+
+pub mod codec;
+pub mod container;
+pub mod message;
+
+/// The newest version of the protocol; a peer accepts one older and one newer.
+pub const PROTOCOL: u16 = 1;
+
+/// The largest plan, in bytes: more than any `execve` argument block.
+pub const MAX_PLAN: usize = 4 << 20;
+
+/// The largest message on the socket, in bytes; plans travel beside it in a sealed memfd.
+pub const MAX_MESSAGE: usize = 64 << 10;

@@ -1,0 +1,106 @@
+//! Messages between the runtime and a shim: one packet each on a SOCK_SEQPACKET socket, descriptors beside it.
+//!
+//! The runtime connects to `SANDBOX_DIR/shim.sock` and sends requests, each with a number of its choosing; the shim
+//! answers each with a reply of that number and sends events (number 0) to every client that is connected.
+
+/// Runtime to shim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// First message on a connection. The reply says what the shim holds, so that a restarted runtime adopts it.
+    Hello { protocol: u16 },
+    /// Once per sandbox, before any container. One descriptor where `join_network`: the network namespace, which the
+    /// shim enters for good. It makes new IPC and UTS namespaces where asked, and sets hostname and sysctls there.
+    Sandbox { join_network: bool, new_ipc: bool, new_uts: bool, hostname: String, sysctls: Vec<(String, String)> },
+    /// Descriptors: the plan ([`crate::container::Container`], a sealed memfd), then `cgroup_procs` descriptors of
+    /// `cgroup.procs` files opened for writing (v1 and hybrid), then one cgroup v2 folder where `cgroup_v2`.
+    Start { container: String, cgroup_procs: u8, cgroup_v2: bool },
+    /// Descriptors: the plan ([`crate::container::Exec`], a sealed memfd), then stdin (read end), stdout and stderr
+    /// (write ends), then the same cgroup descriptors as in [`Request::Start`].
+    Exec { exec: String, cgroup_procs: u8, cgroup_v2: bool },
+    /// To the first process of a container, or to all of an exec's session.
+    Signal { target: Target, signal: i32 },
+    /// The reply comes when the new log file exists.
+    ReopenLog { container: String },
+    /// Forget an exited container: close what is held for it.
+    Forget { container: String },
+    /// Leave, if no container runs. The reply is the last thing a shim says.
+    Shutdown,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Container(String),
+    Exec(String),
+}
+
+/// Shim to runtime, with the request's number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    Hello { protocol: u16, pid: i32, sandbox_ready: bool, containers: Vec<Held>, execs: Vec<String> },
+    Done,
+    /// The process runs the user's program (its `execve` succeeded).
+    Started { pid: i32, started_at: i64 },
+    Failed(Failure),
+}
+
+/// Why a request failed: where, the kernel's word and ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub stage: Stage,
+    /// 0 when it was not a system call.
+    pub errno: i32,
+    /// Names the path or object.
+    pub message: String,
+}
+
+/// The step that failed; each maps to one CRI message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Protocol,
+    UnknownTarget,
+    AlreadyExists,
+    Cgroup,
+    Namespace,
+    Rootfs,
+    Mount,
+    Device,
+    Sysctl,
+    Paths,
+    Log,
+    Rlimit,
+    User,
+    Capabilities,
+    Seccomp,
+    Cwd,
+    /// `args[0]` was not found or could not be executed.
+    Execve,
+    Fork,
+}
+
+/// Unasked, number 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The exit record is on disk already (`SANDBOX_DIR/exits/CONTAINER`, a [`Exit`] frame).
+    ContainerExited { container: String, exit: Exit },
+    ExecExited { exec: String, exit: Exit },
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    pub pid: i32,
+    /// As a shell shows it: 0-255, 128+n for a signal.
+    pub code: i32,
+    /// The signal that ended it, or 0.
+    pub signal: i32,
+    /// Nanoseconds since the epoch.
+    pub started_at: i64,
+    pub finished_at: i64,
+}
+
+/// A container that the shim knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    Running { container: String, pid: i32, started_at: i64 },
+    Exited { container: String, exit: Exit },
+}

@@ -1,0 +1,1 @@
+//! Every system call wrapper and owned kernel handle; the only crate with unsafe.
