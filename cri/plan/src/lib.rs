@@ -7,6 +7,7 @@
 pub mod codec;
 pub mod container;
 pub mod message;
+pub mod resources;
 
 /// The newest version of the protocol; a peer accepts one older and one newer.
 pub const PROTOCOL: u16 = 1;
