@@ -1,1 +1,14 @@
-//! End-to-end scenarios against real programs.
+//! End-to-end scenarios against real programs: a real control plane, a real registry, a real kernel.
+//!
+//! Everything here is a library that `cargo xtask` calls, so that what CI runs is what a person runs. Programs are
+//! started as child processes with their output in files, and every started thing has an owner whose `Drop` ends it.
+
+pub mod apt;
+pub mod command;
+pub mod controlplane;
+pub mod daemon;
+pub mod house;
+pub mod leak;
+pub mod paths;
+pub mod registry;
+pub mod wait;

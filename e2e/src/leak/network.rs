@@ -1,0 +1,85 @@
+//! Network namespaces, links, addresses, routes and firewall rules, as the machine's own tools tell them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::command;
+
+/// The namespaces that some process is in. Those that only a mount keeps are among the mounts.
+pub(super) fn namespaces() -> Result<Vec<String>> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir("/proc")? {
+        if let Ok(namespace) = fs::read_link(entry?.path().join("ns/net")) {
+            found.insert(namespace.display().to_string());
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+pub(super) fn links() -> Result<Vec<String>> {
+    let links = ip(&["-details", "link", "show"])?;
+    Ok(links
+        .iter()
+        .map(|link| {
+            let kind = &link["linkinfo"]["info_kind"];
+            format!("{} kind {kind} mtu {} master {}", text(&link["ifname"]), link["mtu"], link["master"])
+        })
+        .collect())
+}
+
+pub(super) fn addresses() -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for link in ip(&["address", "show"])? {
+        for address in link["addr_info"].as_array().into_iter().flatten() {
+            lines.push(format!("{}/{} on {}", text(&address["local"]), address["prefixlen"], text(&link["ifname"])));
+        }
+    }
+    Ok(lines)
+}
+
+pub(super) fn routes() -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for family in ["-4", "-6"] {
+        for what in [["route", "show", "table", "all"].as_slice(), ["rule", "show"].as_slice()] {
+            for route in ip(&[&[family], what].concat())? {
+                // Flags tell of the carrier, which comes and goes with a bridge's ports.
+                let Value::Object(mut fields) = route else { continue };
+                fields.remove("flags");
+                fields.remove("expires");
+                lines.push(format!("{family} {}", Value::Object(fields)));
+            }
+        }
+    }
+    Ok(lines)
+}
+
+pub(super) fn firewall() -> Result<Vec<String>> {
+    let mut lines = vec![];
+    for (program, arguments) in
+        [("nft", ["--stateless", "list", "ruleset"].as_slice()), ("iptables-save", &[]), ("ip6tables-save", &[])]
+    {
+        let text = command::output(Command::new(program).args(arguments))?;
+        lines.extend(text.lines().filter(|line| !line.starts_with('#')).map(|line| {
+            // A chain's line ends in its counters.
+            let line = line.split(" [").next().unwrap_or(line);
+            format!("{program}: {}", line.trim())
+        }));
+    }
+    Ok(lines)
+}
+
+fn ip(arguments: &[&str]) -> Result<Vec<Value>> {
+    let text = command::output(Command::new("ip").arg("-json").args(arguments))?;
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    serde_json::from_str(&text).with_context(|| format!("ip {}", arguments.join(" ")))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("?")
+}

@@ -1,0 +1,94 @@
+//! Uploading an image by the OCI distribution protocol.
+
+use std::io::Write;
+
+use anyhow::{Context, Result, bail};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::http::{self, Response};
+use super::image::Image;
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+pub(super) fn push(address: &str, name: &str, image: &Image) -> Result<String> {
+    let (repository, tag) = name.rsplit_once(':').context("an image name is REPOSITORY:TAG")?;
+    let mut layers = Vec::new();
+    for layer in &image.layers {
+        let compressed = gzip(layer)?;
+        blob(address, repository, &compressed)?;
+        layers.push(json!({"mediaType": LAYER, "size": compressed.len(), "digest": digest(&compressed)}));
+    }
+    let config = serde_json::to_vec(&image_config(image))?;
+    blob(address, repository, &config)?;
+    let manifest = serde_json::to_vec(&json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {"mediaType": CONFIG, "size": config.len(), "digest": digest(&config)},
+        "layers": layers,
+    }))?;
+    let target = format!("/v2/{repository}/manifests/{tag}");
+    let answer = http::request(address, "PUT", &target, &[("Content-Type", MANIFEST)], &manifest)?;
+    expect(&answer, 201, &target)?;
+    Ok(digest(&manifest))
+}
+
+fn image_config(image: &Image) -> Value {
+    let ids: Vec<String> = image.layers.iter().map(|layer| digest(layer)).collect();
+    let history: Vec<Value> = ids.iter().map(|_| json!({"created_by": "berth e2e"})).collect();
+    json!({
+        "architecture": architecture(),
+        "os": "linux",
+        "config": image.config,
+        "rootfs": {"type": "layers", "diff_ids": ids},
+        "history": history,
+    })
+}
+
+/// This machine's architecture by the name that images use.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn blob(address: &str, repository: &str, bytes: &[u8]) -> Result<()> {
+    let digest = digest(bytes);
+    let known = format!("/v2/{repository}/blobs/{digest}");
+    if http::request(address, "HEAD", &known, &[], b"")?.status == 200 {
+        return Ok(());
+    }
+    let start = format!("/v2/{repository}/blobs/uploads/");
+    let answer = http::request(address, "POST", &start, &[], b"")?;
+    expect(&answer, 202, &start)?;
+    let location = answer.header("Location").context("the registry names no upload location")?;
+    let path = location.strip_prefix(&format!("http://{address}")).unwrap_or(location);
+    let separator = if path.contains('?') { '&' } else { '?' };
+    let target = format!("{path}{separator}digest={digest}");
+    let answer = http::request(address, "PUT", &target, &[("Content-Type", "application/octet-stream")], bytes)?;
+    expect(&answer, 201, &target)
+}
+
+fn expect(answer: &Response, status: u16, target: &str) -> Result<()> {
+    if answer.status != status {
+        bail!("{target}: status {} instead of {status}: {}", answer.status, String::from_utf8_lossy(&answer.body));
+    }
+    Ok(())
+}
+
+fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes)?;
+    Ok(encoder.finish()?)
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hash}")
+}
