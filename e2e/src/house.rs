@@ -10,7 +10,7 @@
 use std::env;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
@@ -27,16 +27,20 @@ const STAGE: &str = "BERTH_HOUSE";
 /// Folders that Berth and the CNI convention fix, and that a scenario must not share with the host.
 const OWN_FOLDERS: &[&str] = &["/var/lib/cni", "/etc/cni", "/run"];
 
-/// Runs `work` in a house. The program is executed again with the same arguments, so a caller calls this before it
-/// does anything else, on a single thread, and returns at once what this returns.
+/// Runs `prepare` where the caller is (a house has no way to a package registry), then `work` in a house. The program is
+/// executed again with the same arguments, so a caller calls this before it does anything else, on a single thread,
+/// and returns at once what this returns.
 ///
 /// # Errors
-/// The namespaces can't be made (that takes root), or `work` failed.
-pub fn run(work: impl FnOnce() -> Result<()>) -> Result<()> {
+/// `prepare` failed, the namespaces can't be made (that takes root), or `work` failed.
+pub fn run(prepare: impl FnOnce() -> Result<()>, work: impl FnOnce() -> Result<()>) -> Result<()> {
     match env::var(STAGE).as_deref() {
         Ok("inside") => work(),
         Ok("first") => first(),
-        _ => outside(),
+        _ => {
+            prepare()?;
+            outside()
+        }
     }
 }
 
@@ -54,7 +58,10 @@ fn again(stage: &str) -> Result<Command> {
 fn outside() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)
         .context("cannot make namespaces for the scenario (root is needed)")?;
-    finished(again("first")?.status()?)
+    if !again("first")?.status()?.success() {
+        bail!("it failed: see above");
+    }
+    Ok(())
 }
 
 fn first() -> Result<()> {
@@ -78,16 +85,9 @@ fn first() -> Result<()> {
         match waitpid(None, None)? {
             WaitStatus::Exited(pid, 0) if pid.as_raw() == scenario => return Ok(()),
             WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _) if pid.as_raw() == scenario => {
-                bail!("the scenario failed")
+                bail!("the scenario failed: see above")
             }
             _ => {}
         }
     }
-}
-
-fn finished(status: ExitStatus) -> Result<()> {
-    if !status.success() {
-        bail!("it failed: see above");
-    }
-    Ok(())
 }

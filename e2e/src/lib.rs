@@ -11,4 +11,5 @@ pub mod house;
 pub mod leak;
 pub mod paths;
 pub mod registry;
+pub mod vm;
 pub mod wait;

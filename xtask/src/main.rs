@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use berth_e2e::controlplane::{self, ControlPlane};
 use berth_e2e::registry::{self, Registry};
-use berth_e2e::{apt, paths};
+use berth_e2e::{apt, house, paths, vm};
 use clap::{Args, Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -24,6 +24,11 @@ enum Task {
     ControlPlane {
         #[command(subcommand)]
         command: ControlPlaneTask,
+    },
+    /// Run a scenario on another kernel, in a virtual machine
+    Vm {
+        #[command(subcommand)]
+        command: VmTask,
     },
     /// Start or stop a registry with small images
     Registry {
@@ -48,6 +53,12 @@ enum RegistryTask {
     Up(RegistryDir),
     /// Stop it and remove its folder
     Down(RegistryDir),
+}
+
+#[derive(Debug, Subcommand)]
+enum VmTask {
+    /// Boot the guest's kernel and switch it off again
+    Boot,
 }
 
 #[derive(Args, Debug)]
@@ -85,6 +96,7 @@ fn run(task: Task) -> Result<()> {
             Ok(())
         }
         Task::ControlPlane { command } => control_plane(command),
+        Task::Vm { command: VmTask::Boot } => house::run(|| vm::Kernel::fetch().map(drop), vm::boot),
         Task::Registry { command } => registry(command),
     }
 }
