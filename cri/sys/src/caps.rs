@@ -1,0 +1,117 @@
+//! Capabilities (capabilities(7)) as bit masks: bit n is capability n.
+
+use std::io;
+
+use rustix::thread::{CapabilitySet, CapabilitySets};
+
+/// The five sets of a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sets {
+    pub bounding: u64,
+    pub effective: u64,
+    pub permitted: u64,
+    pub inheritable: u64,
+    pub ambient: u64,
+}
+
+/// Which of the last known capabilities the kernel has: all up to the first that prctl(2) does not know.
+fn known() -> impl Iterator<Item = u32> {
+    (0..64).take_while(|&n| prctl(libc::PR_CAPBSET_READ, n.into(), 0).is_ok())
+}
+
+/// The bounding set of the calling thread.
+pub fn bounding() -> u64 {
+    known().filter(|&n| matches!(prctl(libc::PR_CAPBSET_READ, n.into(), 0), Ok(1))).fold(0, |mask, n| mask | 1 << n)
+}
+
+/// Drops from the bounding set whatever is not in `keep`. Capabilities that are not in it already stay out.
+///
+/// # Errors
+/// What prctl(2) answers: `EPERM` without CAP_SETPCAP.
+pub fn limit_bounding(keep: u64) -> io::Result<()> {
+    for n in known().filter(|&n| keep & 1 << n == 0) {
+        if prctl(libc::PR_CAPBSET_READ, n.into(), 0)? == 1 {
+            prctl(libc::PR_CAPBSET_DROP, n.into(), 0)?;
+        }
+    }
+    Ok(())
+}
+
+/// The sets of the calling thread.
+///
+/// # Errors
+/// What capget(2) answers.
+pub fn current() -> io::Result<Sets> {
+    let sets = rustix::thread::capabilities(None)?;
+    let ambient = known().filter(|&n| matches!(prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_IS_SET as libc::c_ulong, n.into()), Ok(1)));
+    Ok(Sets {
+        bounding: bounding(),
+        effective: sets.effective.bits(),
+        permitted: sets.permitted.bits(),
+        inheritable: sets.inheritable.bits(),
+        ambient: ambient.fold(0, |mask, n| mask | 1 << n),
+    })
+}
+
+/// Sets the effective, permitted and inheritable sets (capset(2)). What exceeds the permitted or bounding set is refused
+/// by the kernel, not dropped here: see [`Sets`] and [`bounding`].
+///
+/// # Errors
+/// `EPERM` when a capability is asked for that the thread may not have.
+pub fn set(effective: u64, permitted: u64, inheritable: u64) -> io::Result<()> {
+    let sets = CapabilitySets {
+        effective: CapabilitySet::from_bits_retain(effective),
+        permitted: CapabilitySet::from_bits_retain(permitted),
+        inheritable: CapabilitySet::from_bits_retain(inheritable),
+    };
+    Ok(rustix::thread::set_capabilities(None, sets)?)
+}
+
+/// Makes the ambient set exactly `mask` (Linux 4.3); each must be permitted and inheritable already.
+///
+/// # Errors
+/// What prctl(2) answers.
+pub fn set_ambient(mask: u64) -> io::Result<()> {
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0)?;
+    for n in known().filter(|&n| mask & 1 << n != 0) {
+        prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong, n.into())?;
+    }
+    Ok(())
+}
+
+/// Whether the permitted set survives the change from user 0 to another (`PR_SET_KEEPCAPS`); execve(2) clears it.
+///
+/// # Errors
+/// What prctl(2) answers.
+pub fn keep_over_setuid(keep: bool) -> io::Result<()> {
+    prctl(libc::PR_SET_KEEPCAPS, libc::c_ulong::from(keep), 0).map(drop)
+}
+
+fn prctl(operation: i32, second: libc::c_ulong, third: libc::c_ulong) -> io::Result<i32> {
+    // SAFETY: every operation used in this module takes plain numbers, no pointers.
+    let answer = unsafe { libc::prctl(operation, second, third, 0 as libc::c_ulong, 0 as libc::c_ulong) };
+    crate::outcome(answer.into()).map(|_| answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_can_give_up_capabilities() {
+        // Capabilities belong to a thread, so a thread of its own keeps the test harness unharmed.
+        std::thread::spawn(|| {
+            let kill = 1 << 5;
+            assert!(bounding() & kill != 0, "the test needs root");
+            limit_bounding(kill).expect("limit");
+            assert_eq!(bounding(), kill);
+            set(kill, kill, kill).expect("set");
+            set_ambient(kill).expect("ambient");
+            let sets = Sets { bounding: kill, effective: kill, permitted: kill, inheritable: kill, ambient: kill };
+            assert_eq!(current().expect("current"), sets);
+            assert_eq!(set(3, 3, 0).expect_err("not ours").raw_os_error(), Some(libc::EPERM));
+        })
+        .join()
+        .expect("the thread's checks hold");
+    }
+}

@@ -1,0 +1,47 @@
+//! Who a process is, and what it can never become again.
+
+use std::io;
+
+use rustix::process::DumpableBehavior;
+use rustix::thread::{Gid, Uid};
+
+/// Makes the calling thread `uid`:`gid` (real, effective and saved) with exactly `groups`: setgroups(2), setresgid(2),
+/// setresuid(2), in this order. Meant for single-threaded processes; other threads keep who they were.
+///
+/// # Errors
+/// What the kernel answers: `EPERM`, or `EINVAL` for a number that the user namespace does not have.
+pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+    // The highest number means "unchanged" to the kernel.
+    if uid == u32::MAX || gid == u32::MAX || groups.contains(&u32::MAX) {
+        return Err(invalid());
+    }
+    let groups: Vec<Gid> = groups.iter().map(|&g| Gid::from_raw(g)).collect();
+    rustix::thread::set_thread_groups(&groups)?;
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
+    Ok(rustix::thread::set_thread_res_uid(uid, uid, uid)?)
+}
+
+/// `PR_SET_NO_NEW_PRIVS` (Linux 3.5): no execve(2) gives privileges any more. For good.
+///
+/// # Errors
+/// What prctl(2) answers.
+pub fn set_no_new_privileges() -> io::Result<()> {
+    Ok(rustix::thread::set_no_new_privs(true)?)
+}
+
+/// `PR_SET_DUMPABLE`: whether others of the same user may look into this process (ptrace, `/proc/PID/fd` and `exe`).
+/// It is inherited by a fork and reset by execve(2).
+///
+/// # Errors
+/// What prctl(2) answers.
+pub fn set_dumpable(dumpable: bool) -> io::Result<()> {
+    let behavior = if dumpable { DumpableBehavior::Dumpable } else { DumpableBehavior::NotDumpable };
+    Ok(rustix::process::set_dumpable_behavior(behavior)?)
+}
+
+/// Sets the umask and gives the old one.
+pub fn set_umask(mask: u32) -> u32 {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask)).as_raw_mode()
+}

@@ -1,0 +1,81 @@
+//! Processes: sessions, reaping, executing programs, and facts about others.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use rustix::process::WaitOptions;
+
+use crate::pidfd::Ended;
+
+/// Makes the caller the leader of a session and group of its own (setsid(2)).
+///
+/// # Errors
+/// `EPERM` when it leads a group already.
+pub fn new_session() -> io::Result<()> {
+    rustix::process::setsid()?;
+    Ok(())
+}
+
+/// Makes the caller the parent of its descendants' orphans (`PR_SET_CHILD_SUBREAPER`, Linux 3.4).
+///
+/// # Errors
+/// What prctl(2) answers.
+pub fn become_subreaper() -> io::Result<()> {
+    Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+}
+
+/// Reaps any child that has ended: its number and how. `None` when none has.
+///
+/// # Errors
+/// What waitpid(2) answers, except that having no child is `None`.
+pub fn reap() -> io::Result<Option<(i32, Ended)>> {
+    match rustix::process::wait(WaitOptions::NOHANG) {
+        Err(rustix::io::Errno::CHILD) => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok(None) => Ok(None),
+        Ok(Some((pid, status))) => {
+            let ended = match status.terminating_signal() {
+                Some(signal) => Ended::Signal(signal),
+                None => Ended::Code(status.exit_status().unwrap_or(255)),
+            };
+            Ok(Some((pid.as_raw_nonzero().get(), ended)))
+        }
+    }
+}
+
+/// execve(2). Returns only on failure.
+pub fn execute(path: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
+    match nix::unistd::execve(path, arguments, environment) {
+        Err(error) => error.into(),
+        Ok(never) => match never {},
+    }
+}
+
+/// Changes the working directory to a handle's folder (fchdir(2)).
+///
+/// # Errors
+/// What the kernel answers.
+pub fn change_folder(folder: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::process::fchdir(folder)?)
+}
+
+/// Whether the working directory lies below the root directory: getcwd(2) says `(unreachable)` or fails where not.
+///
+/// # Errors
+/// What getcwd(2) answers.
+pub fn is_inside_root() -> io::Result<bool> {
+    Ok(rustix::process::getcwd(Vec::new())?.as_bytes().starts_with(b"/"))
+}
+
+/// Nanoseconds since the epoch.
+pub fn now() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
+}
+
+/// Milliseconds of a clock that only goes forward.
+pub fn monotonic() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
+}
