@@ -148,3 +148,21 @@ pub struct Exec {
     pub container: String,
     pub process: Process,
 }
+
+/// What a shim reads of a [`Container`] before it forks: the rest, secrets among it, is read by the child alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerHead {
+    pub id: String,
+    pub namespaces: NewNamespaces,
+    pub log_path: String,
+    pub stdin: Stdin,
+    pub terminal: bool,
+}
+
+/// What a shim reads of an [`Exec`] before it forks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecHead {
+    pub id: String,
+    pub container: String,
+    pub terminal: bool,
+}

@@ -17,3 +17,9 @@ pub const MAX_PLAN: usize = 4 << 20;
 
 /// The largest message on the socket, in bytes; plans travel beside it in a sealed memfd.
 pub const MAX_MESSAGE: usize = 64 << 10;
+
+/// How much of a plan's frame holds its head ([`container::ContainerHead`]) whatever the plan.
+pub const MAX_HEAD: usize = 8 << 10;
+
+/// The longest id of a container or an exec, in bytes.
+pub const MAX_ID: usize = 128;

@@ -3,6 +3,21 @@
 //! The runtime connects to `SANDBOX_DIR/shim.sock` and sends requests, each with a number of its choosing; the shim
 //! answers each with a reply of that number and sends events (number 0) to every client that is connected.
 
+/// A packet to the shim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToShim {
+    /// From 1 up, of the client's choosing.
+    pub number: u64,
+    pub request: Request,
+}
+
+/// A packet from the shim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromShim {
+    Reply { number: u64, reply: Reply },
+    Event { event: Event },
+}
+
 /// Runtime to shim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
