@@ -8,45 +8,30 @@
 //! Objects of the cluster come through [`Objects`], so that this crate knows no API server: agent/kube implements it,
 //! and [`NoCluster`] answers where there is none. Sources that Berth does not implement are refused by name
 //! ([`VolumeError::Unsupported`]), never skipped.
+//!
+//! Nothing is remembered between calls, in memory or in books: whether a volume is mounted, the kernel says; how old a
+//! token is, the token says; what a pod shows now, its folder says.
 
+mod atomic;
+mod downward;
+mod empty_dir;
 mod error;
 mod facts;
+mod host_path;
+mod layout;
+mod maintain;
 mod objects;
+mod ownership;
+mod payload;
+mod prepare;
+mod quantity;
+mod teardown;
+mod tmpfs;
+mod token;
 
 pub use error::{TeardownError, VolumeError};
 pub use facts::{Facts, HostPath};
+pub use maintain::maintain;
 pub use objects::{Change, Kind, NoCluster, ObjectError, Objects, Token, TokenOwner};
-
-use std::collections::BTreeMap;
-use std::path::Path;
-
-use k8s_openapi::api::core::v1::Pod;
-
-/// Makes every volume of `pod` (idempotent: what is already there is brought up to date) and says where each lies,
-/// by volume name.
-///
-/// # Errors
-/// The first volume that could not be made; what was made before it stays for the next attempt, until [`teardown`].
-pub async fn prepare(
-    _pod: &Pod,
-    _objects: &dyn Objects,
-    _root: &Path,
-    _facts: &Facts,
-) -> Result<BTreeMap<String, HostPath>, VolumeError> {
-    Ok(BTreeMap::new())
-}
-
-/// Keeps the content of a prepared pod's volumes current; never returns. Run it as a task of the pod's worker; before
-/// [`teardown`], abort that task and await its handle.
-pub async fn maintain(_pod: &Pod, _objects: &dyn Objects, _root: &Path, _facts: &Facts) -> std::convert::Infallible {
-    std::future::pending().await
-}
-
-/// Unmounts and removes everything under `ROOT/pods/UID/volumes`, and then `ROOT/pods/UID` if nothing else is in it.
-/// Idempotent.
-///
-/// # Errors
-/// Everything that could not be undone.
-pub fn teardown(_uid: &str, _root: &Path) -> Result<(), Vec<TeardownError>> {
-    Ok(())
-}
+pub use prepare::{is_in_memory, prepare};
+pub use teardown::{leftovers, teardown};
