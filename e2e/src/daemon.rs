@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::command;
@@ -86,16 +86,7 @@ impl Daemon {
     /// # Errors
     /// The kernel refuses the wait.
     pub fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
-        let start = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(Some(status));
-            }
-            if start.elapsed() >= limit {
-                return Ok(None);
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
+        wait_child(&mut self.child, limit)
     }
 
     /// SIGKILL, as the kernel's OOM killer or an operator would, and waits for the end.
@@ -141,4 +132,30 @@ impl Drop for Daemon {
             eprintln!("{error:#}");
         }
     }
+}
+
+/// Waits for the end of a child; `None` when it still runs after `limit`.
+///
+/// # Errors
+/// The kernel refuses the wait.
+pub fn wait_child(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if start.elapsed() >= limit {
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// SIGKILL to a child that leads a process group, and to the group.
+///
+/// # Errors
+/// The group is gone already.
+pub fn kill_group(child: &Child) -> Result<()> {
+    let group = i32::try_from(child.id()).context("process id")?;
+    killpg(Pid::from_raw(group), Signal::SIGKILL).context("kill the group")
 }

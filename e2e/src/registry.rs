@@ -1,6 +1,5 @@
 //! A registry on this machine: Debian's docker-registry with small images of our own making.
 
-mod http;
 pub mod image;
 mod push;
 
@@ -14,7 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::daemon::Daemon;
-use crate::wait;
+use crate::{http, wait};
 use image::Image;
 
 /// A shell and its tools.

@@ -1,12 +1,15 @@
 //! `cargo xtask`: what CI runs is what a person runs.
 
+mod check;
+mod ci;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use berth_e2e::controlplane::{self, ControlPlane};
 use berth_e2e::registry::{self, Registry};
-use berth_e2e::{apt, house, paths, vm};
+use berth_e2e::{apt, house, node::Shape, paths, scenario, vm};
 use clap::{Args, Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -18,6 +21,21 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Run every check and test, as CI does
+    Ci {
+        /// The benchmarks too
+        #[arg(long)]
+        full: bool,
+    },
+    /// Look over sources and dependencies, formatting and lints
+    Check,
+    /// Run the tests beside the code and in the crates' tests folders
+    Test,
+    /// Play a scenario against real programs, in namespaces of its own
+    E2e {
+        #[command(subcommand)]
+        command: E2eTask,
+    },
     /// Install the Debian packages that the tests need
     Packages,
     /// Build, start or stop a Kubernetes control plane for tests
@@ -56,6 +74,16 @@ enum RegistryTask {
 }
 
 #[derive(Debug, Subcommand)]
+enum E2eTask {
+    /// A Deployment and a crashing pod on a real cluster, and back to nothing
+    FirstPod {
+        /// `berth cri` and `berth agent` as two processes
+        #[arg(long)]
+        two_processes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 enum VmTask {
     /// Boot the guest's kernel and switch it off again
     Boot,
@@ -90,6 +118,10 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<()> {
     match task {
+        Task::Ci { full } => ci::run(full),
+        Task::Check => check::run(),
+        Task::Test => ci::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
+        Task::E2e { command } => house::run(prepare, || e2e(&command)),
         Task::Packages => {
             let installed = apt::ensure()?;
             println!("installed: {}", if installed.is_empty() { "nothing".to_owned() } else { installed.join(" ") });
@@ -98,6 +130,21 @@ fn run(task: Task) -> Result<()> {
         Task::ControlPlane { command } => control_plane(command),
         Task::Vm { command: VmTask::Boot } => house::run(|| vm::Kernel::fetch().map(drop), vm::boot),
         Task::Registry { command } => registry(command),
+    }
+}
+
+/// What a scenario needs and can't fetch from inside its house.
+fn prepare() -> Result<()> {
+    apt::ensure()?;
+    controlplane::build::build(&paths::cache().join("controlplane/build.log"))?;
+    ci::cargo(&["build", "--workspace", "--bins", "--locked", "--quiet"])
+}
+
+fn e2e(task: &E2eTask) -> Result<()> {
+    match task {
+        E2eTask::FirstPod { two_processes } => {
+            scenario::first_pod::play(if *two_processes { Shape::Two } else { Shape::One })
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::http::{self, Response};
+use crate::http::{self, Response};
 use super::image::Image;
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";

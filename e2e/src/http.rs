@@ -1,4 +1,4 @@
-//! As much HTTP/1.1 as a push to a registry on this machine takes: one request per connection, no TLS.
+//! As much HTTP/1.1 as these tests take: one request per connection, no TLS.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,20 +10,20 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An answer, whole.
 #[derive(Debug)]
-pub(super) struct Response {
-    pub(super) status: u16,
+pub(crate) struct Response {
+    pub(crate) status: u16,
     headers: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Response {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
 
 /// Sends a request to `address` (`IP:PORT`) and reads the answer up to the end of the connection.
-pub(super) fn request(
+pub(crate) fn request(
     address: &str,
     method: &str,
     target: &str,

@@ -1,0 +1,46 @@
+//! Another machine on the node's network: a network namespace with a cable to the control plane's bridge.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::command;
+use crate::controlplane::BRIDGE;
+
+const NAME: &str = "berth-peer";
+const CABLE: &str = "berth-peer0";
+const ADDRESS: &str = "10.251.0.9/24";
+
+/// The other machine. Dropping it removes it.
+#[derive(Debug)]
+pub(super) struct Peer;
+
+impl Peer {
+    pub(super) fn attach() -> Result<Self> {
+        ip(&["netns", "add", NAME])?;
+        // From here on the drop cleans up.
+        let peer = Self;
+        ip(&["link", "add", CABLE, "type", "veth", "peer", "name", "eth0", "netns", NAME])?;
+        ip(&["link", "set", CABLE, "master", BRIDGE, "up"])?;
+        ip(&["-netns", NAME, "address", "add", ADDRESS, "dev", "eth0"])?;
+        ip(&["-netns", NAME, "link", "set", "eth0", "up"])?;
+        Ok(peer)
+    }
+
+    pub(super) fn fetch(&self, url: &str) -> Result<String> {
+        let fetch = ["/bin/busybox", "wget", "-q", "-T", "5", "-O", "-", url];
+        command::output(Command::new("ip").args(["netns", "exec", NAME]).args(fetch))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // Both fail only when the attachment did.
+        let _ = ip(&["link", "delete", CABLE]);
+        let _ = ip(&["netns", "delete", NAME]);
+    }
+}
+
+fn ip(arguments: &[&str]) -> Result<()> {
+    command::output(Command::new("ip").args(arguments)).map(drop)
+}
