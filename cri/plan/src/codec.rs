@@ -11,7 +11,7 @@ use std::error::Error;
 use std::fmt;
 
 use crate::container::{Container, ContainerHead, Exec, ExecHead};
-use crate::message::{Exit, FromShim, ToShim};
+use crate::message::{Exit, Failure, FromShim, ToShim};
 use crate::{MAX_MESSAGE, MAX_PLAN, PROTOCOL};
 use wire::{Reader, Wire};
 
@@ -48,6 +48,11 @@ impl Frame for FromShim {
 impl Frame for Exit {
     const KIND: u8 = 5;
     const LIMIT: usize = 256;
+}
+
+impl Frame for Failure {
+    const KIND: u8 = 6;
+    const LIMIT: usize = 4096;
 }
 
 /// A frame that nobody would accept.

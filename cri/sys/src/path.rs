@@ -12,6 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
+
+pub use rustix::fs::ResolveFlags as Resolve;
 use rustix::io::Errno;
 
 /// How often a look-up is repeated when renames elsewhere make the kernel unsure whether `..` stayed inside (EAGAIN).

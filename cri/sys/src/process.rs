@@ -52,6 +52,15 @@ pub fn execute(path: &CStr, arguments: &[CString], environment: &[CString]) -> i
     }
 }
 
+/// Whether the current (effective) user may execute a file: faccessat2(2) with `AT_EACCESS`, Linux 5.8.
+///
+/// # Errors
+/// What the kernel answers: `EACCES` when not.
+pub fn check_executable(path: impl AsRef<std::path::Path>) -> io::Result<()> {
+    let (access, flags) = (rustix::fs::Access::EXEC_OK, rustix::fs::AtFlags::EACCESS);
+    Ok(rustix::fs::accessat(rustix::fs::CWD, path.as_ref(), access, flags)?)
+}
+
 /// Changes the working directory to a handle's folder (fchdir(2)).
 ///
 /// # Errors

@@ -1,0 +1,36 @@
+//! The child's side of one more process in a container.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use berth_plan::container::Exec;
+use berth_plan::message::{Failure, Stage};
+use berth_sys::namespace::{self, Namespaces};
+use berth_sys::{credentials, process as sys};
+
+use crate::failure::At;
+use crate::host::{self, Host};
+use crate::{container, launch, process};
+
+/// Runs in the fork, born in the container's PID namespace already: see [`crate::launch`] for the descriptors.
+pub(crate) fn child(descriptors: Vec<OwnedFd>) -> i32 {
+    let mut descriptors = descriptors.into_iter();
+    let (Some(report), Some(plan), Some(target)) = (descriptors.next(), descriptors.next(), descriptors.next()) else { return 1 };
+    match join(&report, plan, target, descriptors.collect()) {
+        Err(failure) => launch::tell_failure(report, failure),
+        Ok(never) => match never {},
+    }
+}
+
+fn join(report: &OwnedFd, plan: OwnedFd, target: OwnedFd, cgroups: Vec<OwnedFd>) -> Result<std::convert::Infallible, Failure> {
+    credentials::set_dumpable(false).at(Stage::Fork, || "hide from ptrace".to_owned())?;
+    let plan: Exec = container::read_plan(plan)?;
+    // The session's number is the process's: signals for all of an exec find its members by it.
+    sys::new_session().at(Stage::Fork, || "make a session".to_owned())?;
+    host::join_cgroups(cgroups)?;
+    // The last look at the host's procfs: afterwards /proc is the container's.
+    Host::open()?.set_oom_score(plan.process.oom_score_adj.unwrap_or(0))?;
+    let all = Namespaces::MOUNT.and(Namespaces::CGROUP).and(Namespaces::IPC).and(Namespaces::UTS).and(Namespaces::NET);
+    namespace::enter(target.as_fd(), all).at(Stage::Namespace, || "enter the container's namespaces".to_owned())?;
+    drop(target);
+    process::execute(&plan.process, report.as_fd())
+}

@@ -1,0 +1,152 @@
+//! The launching side: forks a child and learns how far it came.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use berth_plan::codec;
+use berth_plan::container::NewNamespaces;
+use berth_plan::message::{Failure, Stage};
+use berth_sys::fork::{self, Birth};
+use berth_sys::namespace::{self, Namespaces};
+use berth_sys::pidfd::PidFd;
+use berth_sys::fd;
+
+use crate::failure::{At, refused};
+
+/// What a child is given.
+#[derive(Debug)]
+pub struct Handed<'a> {
+    /// The plan: a sealed memory file with a [`berth_plan::container::Container`] or [`berth_plan::container::Exec`].
+    pub plan: BorrowedFd<'a>,
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// `cgroup.procs` files opened for writing (v1 and hybrid).
+    pub cgroup_procs: &'a [OwnedFd],
+    /// A cgroup v2 folder to be born into.
+    pub cgroup_v2: Option<BorrowedFd<'a>>,
+}
+
+/// A child on its way to the user's program.
+#[derive(Debug)]
+pub struct Starting {
+    pub pid: i32,
+    /// The read end of the child's report: readable when there is news.
+    pipe: File,
+    report: Vec<u8>,
+}
+
+/// What the child writes right before execve(2); the pipe's end follows when that succeeded.
+const READY: u8 = 1;
+/// What the child writes before a failure's frame.
+const FAILED: u8 = 2;
+/// A report's largest size.
+const MAX_REPORT: u64 = 8192;
+
+/// Forks a container's first process. `own_pid_namespace` is the caller's.
+///
+/// # Errors
+/// Only what keeps the child from being born; the rest comes through [`Starting::outcome`].
+pub fn container(namespaces: NewNamespaces, own_pid_namespace: BorrowedFd<'_>, handed: &Handed<'_>) -> Result<Starting, Failure> {
+    if !namespaces.mount {
+        return Err(refused(Stage::Namespace, "a container needs a mount namespace of its own"));
+    }
+    let new = Namespaces::MOUNT
+        .and_if(namespaces.pid, Namespaces::PID)
+        .and_if(namespaces.ipc, Namespaces::IPC)
+        .and_if(namespaces.uts, Namespaces::UTS)
+        .and_if(namespaces.net, Namespaces::NET);
+    // Also heals a failure to come back in `exec`, the only other place that changes where children are born.
+    namespace::enter(own_pid_namespace, Namespaces::PID).at(Stage::Namespace, || "return to the own PID namespace".to_owned())?;
+    spawn(new, handed, &[], crate::container::child)
+}
+
+/// Forks a process into the namespaces of `target`, a container's first process.
+///
+/// The caller itself switches the PID namespace of its children and back, so that one fork is enough and the new process
+/// is its own child.
+///
+/// # Errors
+/// As [`container`].
+pub fn exec(target: &PidFd, own_pid_namespace: BorrowedFd<'_>, handed: &Handed<'_>) -> Result<Starting, Failure> {
+    namespace::enter_of(target, Namespaces::PID).at(Stage::Namespace, || "enter the container's PID namespace".to_owned())?;
+    let starting = spawn(Namespaces::NONE, handed, &[target.as_fd()], crate::exec::child);
+    namespace::enter(own_pid_namespace, Namespaces::PID).at(Stage::Namespace, || "return to the own PID namespace".to_owned())?;
+    starting
+}
+
+/// The child gets: the report's write end, the plan, `more`, the cgroups.
+fn spawn(new: Namespaces, handed: &Handed<'_>, more: &[BorrowedFd<'_>], body: fn(Vec<OwnedFd>) -> i32) -> Result<Starting, Failure> {
+    let (reader, writer) = fd::pipe().at(Stage::Fork, || "make a pipe".to_owned())?;
+    fd::set_nonblocking(reader.as_fd(), true).at(Stage::Fork, || "make a pipe".to_owned())?;
+    let mut descriptors = vec![writer.as_fd(), handed.plan];
+    descriptors.extend(more);
+    descriptors.extend(handed.cgroup_procs.iter().map(AsFd::as_fd));
+    let birth = Birth { namespaces: new, cgroup: handed.cgroup_v2, stdio: Some(handed.stdio), descriptors: &descriptors };
+    // What a cgroup answers to a process that is to be born into it; EAGAIN is the limit of processes.
+    let stage = if handed.cgroup_v2.is_some() { Stage::Cgroup } else { Stage::Fork };
+    let child = fork::spawn(&birth, body).at(stage, || "fork".to_owned())?;
+    Ok(Starting { pid: child.pid, pipe: File::from(reader), report: Vec::new() })
+}
+
+impl Starting {
+    /// How it went: `None` while the child is still at work, then `Ok` when the user's program runs.
+    pub fn outcome(&mut self) -> Option<Result<(), Failure>> {
+        let room = MAX_REPORT.saturating_sub(self.report.len() as u64);
+        match (&self.pipe).take(room).read_to_end(&mut self.report) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => Some(Err(error).at(Stage::Fork, || "read the child's report".to_owned())),
+            Ok(_) => Some(judge(&self.report)),
+        }
+    }
+}
+
+impl AsFd for Starting {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
+
+fn judge(report: &[u8]) -> Result<(), Failure> {
+    match report.strip_prefix(&[READY]).unwrap_or(report) {
+        [] if report == [READY] => Ok(()),
+        [FAILED, frame @ ..] => Err(codec::decode(frame).unwrap_or_else(|error| refused(Stage::Fork, format!("the child's report: {error}")))),
+        _ => Err(refused(Stage::Fork, "the process was killed before it could execute the program")),
+    }
+}
+
+/// The child's word that it executes the program now.
+pub(crate) fn tell_ready(pipe: BorrowedFd<'_>) {
+    // The launcher may be gone; its absence stops no container.
+    let _ = fd::write(pipe, &[READY]);
+}
+
+/// The child's last word: its status.
+pub(crate) fn tell_failure(pipe: OwnedFd, mut failure: Failure) -> i32 {
+    let mut end = failure.message.len().min(2048);
+    while !failure.message.is_char_boundary(end) {
+        end -= 1;
+    }
+    failure.message.truncate(end);
+    let mut report = vec![FAILED];
+    report.extend(codec::encode(&failure).unwrap_or_default());
+    let _ = File::from(pipe).write_all(&report);
+    1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_judged_by_their_end() {
+        assert_eq!(judge(&[READY]), Ok(()));
+        assert_eq!(judge(&[]).expect_err("killed").stage, Stage::Fork);
+        let failure = refused(Stage::Execve, "exec: \"x\": not found");
+        let mut report = vec![FAILED];
+        report.extend(codec::encode(&failure).expect("it fits"));
+        assert_eq!(judge(&report), Err(failure.clone()));
+        report.insert(0, READY);
+        assert_eq!(judge(&report), Err(failure));
+        assert_eq!(judge(&[READY, FAILED, 7]).expect_err("torn").stage, Stage::Fork);
+    }
+}

@@ -1,0 +1,156 @@
+//! The plan's mounts, in order.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path};
+
+use berth_plan::container::{Mount, MountSource};
+use berth_plan::message::{Failure, Stage};
+use berth_sys::Mode;
+use berth_sys::mount::{FsContext, Tree};
+use berth_sys::path::{self, Root};
+
+use crate::cgroups;
+use crate::failure::{At, refused};
+
+/// A mount, and the copy of its source where that is a path of the host's.
+pub(crate) struct Source<'a> {
+    mount: &'a Mount,
+    bind: Option<Tree>,
+}
+
+/// Takes detached copies of all bind sources, by the host's paths.
+pub(crate) fn open_sources<'a>(mounts: &'a [Mount]) -> Result<Vec<Source<'a>>, Failure> {
+    let open = |mount: &'a Mount| {
+        let Mount { source: MountSource::Bind { path, recursive }, .. } = mount else { return Ok(Source { mount, bind: None }) };
+        let tree = Tree::copy_path(path, *recursive).at(Stage::Mount, || format!("open the mount source {path:?}"))?;
+        Ok(Source { mount, bind: Some(tree) })
+    };
+    mounts.iter().map(open).collect()
+}
+
+pub(crate) fn mount_all(root: &Root, sources: Vec<Source<'_>>) -> Result<(), Failure> {
+    for Source { mount, bind } in sources {
+        match (&mount.source, bind) {
+            (MountSource::Filesystem { kind, options }, _) => filesystem(root, mount, kind, options)?,
+            (MountSource::Cgroup { hierarchies, links }, _) => cgroups::mount(root, mount, hierarchies, links)?,
+            (MountSource::Bind { .. }, Some(tree)) => bind_tree(root, mount, &tree)?,
+            (MountSource::Bind { path, .. }, None) => return Err(refused(Stage::Mount, format!("the source {path:?} was not opened"))),
+        }
+    }
+    Ok(())
+}
+
+fn filesystem(root: &Root, mount: &Mount, kind: &str, options: &[(String, String)]) -> Result<(), Failure> {
+    let destination = &mount.destination;
+    let target = if matches!(kind, "proc" | "sysfs") { ordinary_folder(root, destination, kind)? } else { folder(root, destination)? };
+    let tree = new_filesystem(kind, options, mount.attr_set, destination)?;
+    set_propagation(&tree, mount)?;
+    tree.attach(target).at(Stage::Mount, || format!("mount {kind} to {destination:?}"))
+}
+
+/// A detached mount of a new file system.
+pub(crate) fn new_filesystem(kind: &str, options: &[(String, String)], attributes: u64, destination: &str) -> Result<Tree, Failure> {
+    let act = || format!("mount {kind} to {destination:?}");
+    let context = FsContext::open(kind).at(Stage::Mount, act)?;
+    for (key, value) in options {
+        context.set(key, value).at(Stage::Mount, || format!("mount {kind} to {destination:?}: option {key}={value}{}", complaint(&context)))?;
+    }
+    context.mount(attributes).at(Stage::Mount, || format!("mount {kind} to {destination:?}{}", complaint(&context)))
+}
+
+fn complaint(context: &FsContext) -> String {
+    context.complaint().map_or_else(String::new, |text| format!(" ({text})"))
+}
+
+fn bind_tree(root: &Root, mount: &Mount, tree: &Tree) -> Result<(), Failure> {
+    let destination = &mount.destination;
+    let act = || format!("mount to {destination:?}");
+    let facts = path::facts(tree.as_fd()).at(Stage::Mount, act)?;
+    let target = if facts.is_folder() {
+        folder(root, destination)?
+    } else {
+        root.touch(destination, Mode::from_raw_mode(0o644)).at(Stage::Mount, || format!("make {destination:?}"))?
+    };
+    refuse_inside_proc(&target, tree, destination)?;
+    tree.set_attributes(mount.attr_set, mount.attr_clear, mount.recursive_attr).at(Stage::Mount, act)?;
+    set_propagation(tree, mount)?;
+    tree.attach(target).at(Stage::Mount, act)
+}
+
+/// A volume over a part of procfs could feed false facts to whoever reads them, us among them. Files that are known to be
+/// replaced for good reasons (lxcfs) are free; so is procfs itself.
+fn refuse_inside_proc(target: &OwnedFd, tree: &Tree, destination: &str) -> Result<(), Failure> {
+    const FREE: [&str; 10] = [
+        "/proc/cpuinfo",
+        "/proc/diskstats",
+        "/proc/loadavg",
+        "/proc/meminfo",
+        "/proc/slabinfo",
+        "/proc/stat",
+        "/proc/swaps",
+        "/proc/sys/crypto/fips_enabled",
+        "/proc/sys/kernel/ns_last_pid",
+        "/proc/uptime",
+    ];
+    let is_proc = |fd: &dyn Fn() -> std::io::Result<bool>| fd().at(Stage::Mount, || format!("look at {destination:?}"));
+    if !is_proc(&|| path::is_procfs(target.as_fd()))? || is_proc(&|| path::is_procfs(tree.as_fd()))? {
+        return Ok(());
+    }
+    if FREE.contains(&normal(destination).as_str()) {
+        return Ok(());
+    }
+    Err(refused(Stage::Mount, format!("{destination:?} cannot be mounted because it is inside /proc")))
+}
+
+/// The path without `.`, `..` and double slashes.
+fn normal(path: &str) -> String {
+    let mut parts: Vec<&std::ffi::OsStr> = Vec::new();
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => parts.push(name),
+            Component::ParentDir => drop(parts.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    parts.iter().fold(String::new(), |path, part| format!("{path}/{}", part.to_string_lossy()))
+}
+
+pub(crate) fn set_propagation(tree: &Tree, mount: &Mount) -> Result<(), Failure> {
+    let propagation = if mount.propagation == 0 { berth_sys::mount::PRIVATE | berth_sys::mount::RECURSIVE } else { mount.propagation };
+    tree.set_propagation(propagation).at(Stage::Mount, || format!("set the propagation of {:?}", mount.destination))
+}
+
+fn folder(root: &Root, destination: &str) -> Result<OwnedFd, Failure> {
+    root.mkdir_all(destination, Mode::from_raw_mode(0o755)).at(Stage::Mount, || format!("make {destination:?}"))
+}
+
+/// A folder that is reached without any link: an image whose `/proc` leads elsewhere would get a procfs where nobody
+/// looks for one, and a false one at `/proc` (CVE-2019-19921, CVE-2023-27561).
+pub(crate) fn ordinary_folder(root: &Root, destination: &str, kind: &str) -> Result<OwnedFd, Failure> {
+    const ELOOP: i32 = 40;
+    let found = match root.open_path_no_links(destination) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            folder(root, destination)?;
+            root.open_path_no_links(destination)
+        }
+        other => other,
+    };
+    let ordinary = || refused(Stage::Mount, format!("filesystem {kind:?} must be mounted on ordinary directory {destination:?}"));
+    match found {
+        Err(error) if error.raw_os_error() == Some(ELOOP) => Err(ordinary()),
+        Err(error) => Err(error).at(Stage::Mount, || format!("open {destination:?}")),
+        Ok(found) if path::facts(found.as_fd()).is_ok_and(|facts| facts.is_folder()) => Ok(found),
+        Ok(_) => Err(ordinary()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::normal;
+
+    #[test]
+    fn paths_are_compared_in_their_normal_form() {
+        assert_eq!(normal("/proc//sys/../stat/."), "/proc/stat");
+        assert_eq!(normal("/../proc/uptime"), "/proc/uptime");
+    }
+}
