@@ -1,0 +1,193 @@
+//! One cgroup: the same path in every hierarchy.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::CgroupError;
+use crate::host::{Host, Layout};
+use crate::{Resources, files, v1, v2};
+
+/// A cgroup by its path from the root of the hierarchies. Holding one keeps nothing alive.
+#[derive(Debug, Clone)]
+pub struct Cgroup {
+    pub(crate) host: Host,
+    /// Clean: absolute, no empty parts, no dots.
+    pub(crate) path: String,
+}
+
+/// Descriptors with which another process enters a cgroup.
+#[derive(Debug)]
+pub struct Handles {
+    /// `cgroup.procs` of each v1 hierarchy, for writing.
+    pub procs: Vec<OwnedFd>,
+    /// The folder in the v2 tree, for `CLONE_INTO_CGROUP`.
+    pub v2: Option<OwnedFd>,
+}
+
+impl Host {
+    /// The cgroup at `path`, whether it exists or not.
+    ///
+    /// # Errors
+    /// [`CgroupError::Path`] when it is not a plain absolute path below the root.
+    pub fn open(&self, path: &str) -> Result<Cgroup, CgroupError> {
+        Ok(Cgroup { host: self.clone(), path: clean(path)? })
+    }
+
+    /// Makes the cgroup and its missing parents (one that exists is fine) and limits it.
+    ///
+    /// On v2 every controller that the machine has is enabled on the way down, so no parent may hold processes.
+    ///
+    /// # Errors
+    /// What the kernel refused, with the file. What was made stays: the caller removes it.
+    pub fn create(&self, path: &str, resources: &Resources) -> Result<Cgroup, CgroupError> {
+        let cgroup = self.open(path)?;
+        berth_effect::run("cgroup-create", || {
+            for hierarchy in self.hierarchies() {
+                v1::make(hierarchy, &cgroup.path)?;
+            }
+            if let Some(unified) = &self.inner.unified {
+                v2::make(&unified.path, &cgroup.path, self.layout() == Layout::V2)?;
+            }
+            cgroup.apply(resources)
+        })?;
+        Ok(cgroup)
+    }
+
+    /// Those of `path` and its parents that exist in no hierarchy, topmost first.
+    ///
+    /// # Errors
+    /// As [`Host::open`].
+    pub fn missing(&self, path: &str) -> Result<Vec<String>, CgroupError> {
+        let path = clean(path)?;
+        let ends = path.char_indices().skip(1).filter(|(_, c)| *c == '/').map(|(at, _)| at).chain([path.len()]);
+        let missing = ends.map(|end| &path[..end]).filter(|path| !self.roots().any(|root| root.join(&path[1..]).exists()));
+        Ok(missing.map(str::to_owned).collect())
+    }
+}
+
+impl Cgroup {
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Whether it exists in any hierarchy.
+    pub fn exists(&self) -> bool {
+        self.folders().any(|folder| folder.exists())
+    }
+
+    /// Changes the limits that are set in `resources`.
+    ///
+    /// # Errors
+    /// What the kernel refused, with the file; what was written before stays.
+    pub fn apply(&self, resources: &Resources) -> Result<(), CgroupError> {
+        match &self.host.inner.unified {
+            Some(unified) if self.host.layout() == Layout::V2 => v2::apply(&self.below(&unified.path), resources),
+            _ => v1::apply(self, resources),
+        }
+    }
+
+    /// What a process needs to enter.
+    ///
+    /// # Errors
+    /// When the cgroup is gone.
+    pub fn handles(&self) -> Result<Handles, CgroupError> {
+        let mut procs = Vec::new();
+        for hierarchy in self.host.hierarchies() {
+            let path = self.below(&hierarchy.path).join("cgroup.procs");
+            procs.push(File::options().write(true).open(&path).map_err(CgroupError::io("open", &path))?.into());
+        }
+        let v2 = match &self.host.inner.unified {
+            None => None,
+            Some(unified) => {
+                let path = self.below(&unified.path);
+                let flags = i32::try_from(rustix::fs::OFlags::DIRECTORY.bits()).unwrap_or(0);
+                let folder = File::options().read(true).custom_flags(flags).open(&path);
+                Some(folder.map_err(CgroupError::io("open", &path))?.into())
+            }
+        };
+        Ok(Handles { procs, v2 })
+    }
+
+    /// Moves a process, with all its threads, into the cgroup.
+    ///
+    /// # Errors
+    /// When the cgroup or the process is gone.
+    pub fn attach(&self, pid: i32) -> Result<(), CgroupError> {
+        for folder in self.folders() {
+            files::write(&folder, "cgroup.procs", &pid.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The processes in it and in the cgroups below it.
+    pub fn procs(&self) -> Vec<i32> {
+        let mut pids: Vec<i32> = self
+            .folders()
+            .flat_map(|folder| files::descendants(&folder).into_iter().chain([folder]).collect::<Vec<_>>())
+            .flat_map(|folder| files::procs(&folder))
+            .collect();
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+
+    /// Its folder in each hierarchy.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = PathBuf> {
+        self.host.roots().map(|root| self.below(root))
+    }
+
+    /// Its folder in a v1 controller's hierarchy.
+    pub(crate) fn controller(&self, name: &str) -> Option<PathBuf> {
+        self.host.controller(name).map(|root| self.below(root))
+    }
+
+    /// Its folder in the v2 tree, where that holds the controllers.
+    pub(crate) fn v2(&self) -> Option<PathBuf> {
+        let unified = self.host.inner.unified.as_ref().filter(|_| self.host.layout() == Layout::V2)?;
+        Some(self.below(&unified.path))
+    }
+
+    pub(crate) fn below(&self, root: &Path) -> PathBuf {
+        root.join(&self.path[1..])
+    }
+}
+
+/// Makes one folder; one that exists is fine.
+pub(crate) fn make_folder(path: &Path) -> Result<(), CgroupError> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(CgroupError::io("create", path)),
+    }
+}
+
+fn clean(path: &str) -> Result<String, CgroupError> {
+    let refuse = |reason| Err(CgroupError::Path { path: path.to_owned(), reason });
+    if !path.starts_with('/') {
+        return refuse("is not absolute");
+    }
+    let mut clean = String::with_capacity(path.len());
+    for part in path.split('/').filter(|part| !part.is_empty()) {
+        if part == "." || part == ".." || part.contains(['\0', '\n']) {
+            return refuse("has a part that is no name");
+        }
+        clean.push('/');
+        clean.push_str(part);
+    }
+    if clean.is_empty() { refuse("is the root") } else { Ok(clean) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_paths_below_the_root_are_taken() {
+        assert_eq!(clean("//a///b/").expect("plain"), "/a/b");
+        for bad in ["", "a", "/", "/a/../b", "/./a", "/a\nb"] {
+            assert!(clean(bad).is_err(), "{bad:?}");
+        }
+    }
+}
