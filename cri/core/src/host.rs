@@ -17,6 +17,8 @@ pub struct HostFacts {
     pub oom_score_adj: i32,
     /// Whether AppArmor is enabled in the kernel.
     pub apparmor: bool,
+    /// Whether SELinux is enabled in the kernel.
+    pub selinux: bool,
     /// Whether the kernel has mount_setattr(2) (5.12), which recursive read-only mounts need.
     pub recursive_read_only: bool,
     /// The node's host name, for pods in its network namespace.

@@ -5,10 +5,19 @@
 //! every rule has a table in a test. Images, annotations and container configurations are hostile input: what cannot be
 //! carried out exactly is refused with a [`ConfigError`] that names the field.
 
+pub mod capabilities;
 pub mod compile;
 mod error;
 pub mod host;
+pub mod ids;
+pub mod mountinfo;
+pub mod names;
+pub mod reference;
+pub mod resources;
 pub mod seccomp;
+pub mod signals;
+pub mod state;
+pub mod users;
 pub mod view;
 
 pub use error::ConfigError;

@@ -1,9 +1,21 @@
-//! System call filters.
+//! System call filters: the runtime's default profile, and a compiler from OCI profiles to BPF.
+//!
+//! A filter is a list of `sock_filter` instructions, eight bytes each in the machine's byte order, as seccomp(2) takes
+//! it. The compiler follows libseccomp as runc uses it, including what runc adds: a call newer than every call that a
+//! profile names is answered with ENOSYS, so that a libc falls back to an older one instead of giving up at EPERM.
+
+mod bpf;
+mod compiler;
+mod default;
+mod syscalls;
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
 };
+
+pub use compiler::compile;
+pub use default::runtime_default;
 
 use crate::host::Arch;
 
@@ -11,17 +23,24 @@ use crate::host::Arch;
 #[derive(Debug, Clone, Default)]
 pub struct Filters(Arc<Mutex<BTreeMap<Key, Arc<[u8]>>>>);
 
-/// What a compiled filter depends on. A profile is kept by its text, not by a hash of it: pods write profiles, and two
+/// What a compiled filter depends on. A profile is kept by its text, not by a hash of it: people write profiles, and two
 /// that collide must not share a filter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
-    /// The runtime's default profile for a bounding set.
-    RuntimeDefault { arch: Arch, bounding: u64 },
+    /// The runtime's default profile, by the capabilities that it depends on.
+    RuntimeDefault { arch: Arch, capabilities: u64 },
     /// A profile of the node, by its JSON text.
     Localhost { text: String },
 }
 
-/// Localhost profiles come from pods, so the number of kept filters is bounded.
+impl Key {
+    /// The key of the default profile for a bounding set.
+    pub fn runtime_default(arch: Arch, bounding: u64) -> Self {
+        Self::RuntimeDefault { arch, capabilities: bounding & default::relevant_capabilities() }
+    }
+}
+
+/// Profiles change over the runtime's life, so the number of kept filters is bounded.
 const KEPT: usize = 64;
 
 impl Filters {
@@ -39,3 +58,6 @@ impl Filters {
         Ok(filter)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,6 +55,8 @@ pub struct SandboxView<'a> {
     pub name: &'a str,
     pub namespace: &'a str,
     pub uid: &'a str,
+    /// The process that sits in the sandbox's namespaces: its shim. The OCI configuration names them through it.
+    pub holder: i32,
     pub plan: &'a SandboxPlan,
 }
 

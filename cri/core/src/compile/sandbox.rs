@@ -66,10 +66,11 @@ pub fn sandbox(config: &cri::PodSandboxConfig) -> Result<SandboxPlan, ConfigErro
     metadata(config)?;
     let linux = config.linux.clone().unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
+    // An absent message says nothing, and a PID namespace for each container is what every kubelet asks for.
+    let pid = security.namespace_options.as_ref().map_or(Ok(NamespaceScope::Container), pid)?;
     let options = security.namespace_options.unwrap_or_default();
     let network = pod_or_node("network", options.network())?;
     let ipc = pod_or_node("ipc", options.ipc())?;
-    let pid = pid(&options)?;
     user_namespace("linux.security_context.namespace_options.userns_options", options.userns_options.as_ref())?;
     if security.run_as_group.is_some() && security.run_as_user.is_none() {
         return Err(ConfigError::new(
