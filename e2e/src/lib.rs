@@ -4,6 +4,7 @@
 //! started as child processes with their output in files, and every started thing has an owner whose `Drop` ends it.
 
 pub mod apt;
+pub mod bench;
 pub mod command;
 pub mod controlplane;
 pub mod daemon;

@@ -1,7 +1,10 @@
 //! Where the checkout, the caches and the built programs are.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
+
+use anyhow::Result;
 
 /// The root of the checkout that this program was built from.
 pub fn checkout() -> PathBuf {
@@ -40,4 +43,19 @@ pub fn profile() -> String {
 /// A program of ours, as cargo built it.
 pub fn berth(name: &str) -> PathBuf {
     target().join(profile()).join(name)
+}
+
+/// Where a scenario of this name keeps its files.
+pub(crate) fn scratch_path(name: &str) -> PathBuf {
+    env::temp_dir().join("berth-e2e").join(name)
+}
+
+/// The same, made empty.
+pub(crate) fn scratch(name: &str) -> Result<PathBuf> {
+    let dir = scratch_path(name);
+    if dir.exists() {
+        fs::remove_dir_all(&dir)?;
+    }
+    fs::create_dir_all(&dir)?;
+    Ok(dir)
 }

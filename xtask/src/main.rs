@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use berth_e2e::controlplane::{self, ControlPlane};
 use berth_e2e::registry::{self, Registry};
-use berth_e2e::{apt, house, node::Shape, paths, scenario, vm};
+use berth_e2e::{apt, bench, house, node::Shape, paths, scenario, vm};
 use clap::{Args, Parser, Subcommand};
 
 #[derive(Debug, Parser)]
@@ -42,6 +42,11 @@ enum Task {
     ControlPlane {
         #[command(subcommand)]
         command: ControlPlaneTask,
+    },
+    /// Measure beside the reference and the kernel's own figures
+    Bench {
+        #[command(subcommand)]
+        command: BenchTask,
     },
     /// Run a scenario on another kernel, in a virtual machine
     Vm {
@@ -81,6 +86,21 @@ enum E2eTask {
         #[arg(long)]
         two_processes: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchTask {
+    /// What the kernel itself takes
+    Floor(Json),
+    /// A pod's life through the CRI, Berth beside containerd with crun
+    Pod(Json),
+}
+
+#[derive(Args, Debug)]
+struct Json {
+    /// Print JSON instead of tables
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -128,6 +148,10 @@ fn run(task: Task) -> Result<()> {
             Ok(())
         }
         Task::ControlPlane { command } => control_plane(command),
+        Task::Bench { command: BenchTask::Floor(Json { json }) } => {
+            house::run(|| apt::ensure().map(drop), || bench::floor(json))
+        }
+        Task::Bench { command: BenchTask::Pod(Json { json }) } => house::run(prepare_bench, || bench::pod(json)),
         Task::Vm { command: VmTask::Boot } => house::run(|| vm::Kernel::fetch().map(drop), vm::boot),
         Task::Registry { command } => registry(command),
     }
@@ -138,6 +162,13 @@ fn prepare() -> Result<()> {
     apt::ensure()?;
     controlplane::build::build(&paths::cache().join("controlplane/build.log"))?;
     ci::cargo(&["build", "--workspace", "--bins", "--locked", "--quiet"])
+}
+
+/// What `bench pod` needs: the programs as they ship, but for link-time optimisation.
+fn prepare_bench() -> Result<()> {
+    apt::ensure()?;
+    bench::build_reference()?;
+    ci::cargo(&["build", "--release", "--package", "berth", "--locked", "--quiet"])
 }
 
 fn e2e(task: &E2eTask) -> Result<()> {

@@ -4,7 +4,14 @@
 //! changes only with the CRI, so that it is built once.
 
 /// `runtime.v1`: the Container Runtime Interface.
-#[allow(missing_debug_implementations, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+#[allow(
+    missing_debug_implementations,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated code"
+)]
 pub mod v1 {
     tonic::include_proto!("runtime.v1");
 }

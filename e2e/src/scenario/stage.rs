@@ -10,6 +10,7 @@ use crate::controlplane::ControlPlane;
 use crate::kube::Kube;
 use crate::leak::{Folders, Picture};
 use crate::node::{Node, Options, Shape};
+use crate::paths;
 use crate::registry::Registry;
 
 /// A control plane with a registry. The folder is kept when the scenario fails, for its logs.
@@ -28,7 +29,7 @@ impl Stage {
     /// # Errors
     /// One of them does not start.
     pub fn set(name: &'static str, registry: &str) -> Result<Self> {
-        let dir = folder(name)?;
+        let dir = paths::scratch(name)?;
         let start = Instant::now();
         let registry = Registry::start(&dir.join("registry"), registry)?;
         registry.push_standard()?;
@@ -98,17 +99,4 @@ impl Stage {
         fs::remove_dir_all(dir)?;
         Ok(())
     }
-}
-
-/// An empty folder for a scenario.
-///
-/// # Errors
-/// It can't be made.
-pub(super) fn folder(name: &str) -> Result<PathBuf> {
-    let dir = std::env::temp_dir().join("berth-e2e").join(name);
-    if dir.exists() {
-        fs::remove_dir_all(&dir)?;
-    }
-    fs::create_dir_all(&dir)?;
-    Ok(dir)
 }

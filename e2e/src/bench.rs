@@ -1,0 +1,12 @@
+//! Benchmarks: every figure beside the reference's or the kernel's own in the same run.
+
+mod client;
+mod figure;
+mod floor;
+mod reference;
+mod rows;
+mod table;
+
+pub use floor::floor;
+pub use reference::build as build_reference;
+pub use rows::pod;

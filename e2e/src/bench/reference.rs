@@ -1,0 +1,172 @@
+//! What Berth is compared with: containerd with crun and the CNI plugins, from their Go modules and from Debian.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::rows::network;
+use crate::controlplane::build::go;
+use crate::daemon::Daemon;
+use crate::registry::Registry;
+use crate::registry::image::{self, Image};
+use crate::{command, paths, wait};
+
+/// The sandbox image that containerd holds each pod's namespaces with.
+const PAUSE: &str = "berth/pause:1";
+
+/// Debian packages of crun and of what it is linked with, from the unstable distribution.
+const CRUN: &[&str] =
+    &["crun", "libc6", "libcap2", "libgcc-s1", "libjson-c5", "libseccomp2", "libsystemd0", "libyajl2"];
+
+fn folder() -> PathBuf {
+    paths::cache().join("reference")
+}
+
+/// Builds and fetches what is missing; takes minutes the first time.
+///
+/// # Errors
+/// Go or the package manager fails.
+pub fn build() -> Result<()> {
+    let (folder, module) = (folder(), paths::checkout().join("e2e/reference"));
+    fs::create_dir_all(folder.join("cni"))?;
+    let log = folder.join("build.log");
+    if !folder.join("containerd").is_file() {
+        let program = "github.com/containerd/containerd/v2/cmd/containerd";
+        let mut command = go(&module, &folder, "-s -w");
+        command.args(["-tags", "no_btrfs", program]).arg(format!("{program}-shim-runc-v2"));
+        command::logged(&mut command, &log)?;
+    }
+    if !folder.join("cni/bridge").is_file() {
+        let plugins = ["main/bridge", "main/loopback", "meta/portmap", "ipam/host-local"];
+        let plugins = plugins.map(|name| format!("github.com/containernetworking/plugins/plugins/{name}"));
+        command::logged(go(&module, &folder.join("cni"), "-s -w").args(plugins), &log)?;
+    }
+    if !folder.join("crun").is_dir() {
+        fetch_crun(&folder)?;
+    }
+    Ok(())
+}
+
+/// crun in its own folder, with its own libraries and loader: the machine's are older.
+fn fetch_crun(folder: &Path) -> Result<()> {
+    let apt = folder.join("apt");
+    for sub in ["lists/partial", "cache/archives/partial"] {
+        fs::create_dir_all(apt.join(sub))?;
+    }
+    let sources = fs::read_to_string("/etc/apt/sources.list.d/debian.sources").context("Debian's package sources")?;
+    let mirror = sources.lines().find_map(|line| line.strip_prefix("URIs: ")).context("no URIs in debian.sources")?;
+    let list = apt.join("sid.list");
+    fs::write(&list, format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {mirror} sid main\n"))?;
+    let apt_get = || {
+        let mut command = Command::new("apt-get");
+        command.current_dir(&apt).arg("-qq");
+        for option in [
+            format!("Dir::Etc::sourcelist={}", list.display()),
+            "Dir::Etc::sourceparts=-".to_owned(),
+            format!("Dir::State::lists={}/lists", apt.display()),
+            format!("Dir::Cache={}/cache", apt.display()),
+        ] {
+            command.args(["-o", &option]);
+        }
+        command
+    };
+    command::output(apt_get().arg("update"))?;
+    command::output(apt_get().arg("download").args(CRUN))?;
+    let partial = folder.join("crun.partial");
+    fs::create_dir_all(&partial)?;
+    for entry in fs::read_dir(&apt)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            command::output(Command::new("dpkg-deb").arg("-x").arg(&path).arg(&partial))?;
+        }
+    }
+    fs::rename(&partial, folder.join("crun"))?;
+    if !command::found("patchelf") {
+        command::output(Command::new("apt-get").args(["install", "-y", "-qq", "patchelf"]))?;
+    }
+    let libraries = folder.join("crun/usr/lib/x86_64-linux-gnu");
+    let mut patch = Command::new("patchelf");
+    patch.arg("--set-interpreter").arg(libraries.join("ld-linux-x86-64.so.2"));
+    patch.arg("--set-rpath").arg(&libraries).arg(crun());
+    command::output(&mut patch).map(drop)
+}
+
+fn crun() -> PathBuf {
+    folder().join("crun/usr/bin/crun")
+}
+
+/// A running containerd. Dropping it stops it.
+#[derive(Debug)]
+pub(super) struct Containerd {
+    _daemon: Daemon,
+    dir: PathBuf,
+}
+
+impl Containerd {
+    pub(super) fn start(dir: &Path, registry: &Registry) -> Result<Self> {
+        let (certs, conf) = (dir.join("certs.d"), dir.join("net.d"));
+        let host = certs.join(registry.address());
+        fs::create_dir_all(&host)?;
+        fs::create_dir_all(&conf)?;
+        fs::write(host.join("hosts.toml"), format!("server = \"http://{}\"\n", registry.address()))?;
+        fs::write(conf.join("10-bench.conflist"), network("ctrd-bench0", "10.90.0.0/16"))?;
+        let mut pause = Image { layers: image::busybox()?.layers, config: json!({}) };
+        pause.config = json!({"Entrypoint": ["/bin/sleep", "2147483647"]});
+        registry.push(PAUSE, &pause)?;
+        let config = dir.join("config.toml");
+        fs::write(&config, configuration(dir, &certs, &conf, &registry.name(PAUSE)))?;
+        // crun refuses a hybrid layout, so the daemon gets a mount namespace without the v2 hierarchy.
+        let script = "mount --make-rshared / && { umount /sys/fs/cgroup/unified || true; } && exec \"$0\" \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(folder().join("containerd")).arg("--config").arg(&config);
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{}:{path}", folder().display()));
+        let mut daemon = Daemon::start("containerd", &mut command, &dir.join("containerd.log"))?;
+        let socket = dir.join("containerd.sock");
+        wait::until_true("containerd listens", Duration::from_secs(30), || {
+            Ok(std::os::unix::net::UnixStream::connect(&socket).is_ok())
+        })
+        .map_err(|error| daemon.check().err().unwrap_or(error))?;
+        Ok(Self { _daemon: daemon, dir: dir.to_owned() })
+    }
+
+    pub(super) fn socket(&self) -> PathBuf {
+        self.dir.join("containerd.sock")
+    }
+}
+
+fn configuration(dir: &Path, certs: &Path, conf: &Path, pause: &str) -> String {
+    let (dir, certs, conf, folder) = (dir.display(), certs.display(), conf.display(), folder());
+    let (folder, crun) = (folder.display(), crun());
+    let crun = crun.display();
+    format!(
+        r#"version = 3
+root = "{dir}/root"
+state = "/run/ctrd-bench"
+[grpc]
+  address = "{dir}/containerd.sock"
+[plugins.'io.containerd.cri.v1.images']
+  use_local_image_pull = true
+[plugins.'io.containerd.cri.v1.images'.pinned_images]
+  sandbox = "{pause}"
+[plugins.'io.containerd.cri.v1.images'.registry]
+  config_path = "{certs}"
+[plugins.'io.containerd.cri.v1.runtime']
+  disable_apparmor = true
+  restrict_oom_score_adj = true
+[plugins.'io.containerd.cri.v1.runtime'.cni]
+  bin_dirs = ["{folder}/cni"]
+  conf_dir = "{conf}"
+[plugins.'io.containerd.cri.v1.runtime'.containerd]
+  default_runtime_name = "crun"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.crun]
+  runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.crun.options]
+  BinaryName = "{crun}"
+"#
+    )
+}
