@@ -1,1 +1,48 @@
-fn main() {}
+//! `berth-shim --dir DIR`: one per sandbox, for as long as the sandbox lives.
+//!
+//! It holds the sandbox's namespaces, forks its containers and exec'd processes, keeps their standard streams, and writes
+//! how they ended to `DIR/exits/` before it tells anybody. It outlives the runtime, which finds it again by
+//! `DIR/shim.sock` and asks what it holds ([`berth_plan::message`]).
+//!
+//! One thread, one loop ([`shim`]), no allocation that grows with time. Whatever can hang is done by others: a container's
+//! set-up by its own fork, log writing by a forked [`logger`]. A client that does not read is dropped. Its standard error
+//! is `DIR/shim.log`, empty unless something is wrong with the shim itself.
+//!
+//! SIGTERM, SIGINT and SIGHUP are ignored: a shim leaves when it is asked to (`Shutdown`) or killed.
+
+mod answer;
+mod clients;
+mod containers;
+mod execs;
+mod logger;
+mod records;
+mod sandbox;
+mod sessions;
+mod shim;
+mod startup;
+
+use std::env;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = env::args_os().skip(1).collect();
+    let dir = match arguments.as_slice() {
+        [flag, dir] if flag == "--dir" => PathBuf::from(dir),
+        [flag] if flag == "--version" => {
+            println!("berth-shim {} (protocol {})", env!("CARGO_PKG_VERSION"), berth_plan::PROTOCOL);
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("usage: berth-shim --dir DIR");
+            return ExitCode::from(2);
+        }
+    };
+    match startup::run(&dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("berth-shim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -78,7 +78,8 @@ pub fn spawn(birth: &Birth<'_>, body: fn(Vec<OwnedFd>) -> i32) -> io::Result<Chi
 }
 
 /// Forks, and lets the parent wait for the child's word: only the child returns, and says that it is ready with
-/// [`Ready::tell`]; the parent leaves with status 0 then, and with 1 and the child's text on its standard error otherwise.
+/// [`Ready::tell`]; the parent leaves with status 0 then, and with 1 when
+/// the child ends or drops [`Ready`] without a word.
 ///
 /// # Errors
 /// What fork(2) answers; [`io::ErrorKind::Unsupported`] when the process has several threads.
@@ -93,15 +94,12 @@ pub fn into_background() -> io::Result<Ready> {
             let mut text = Vec::new();
             let read = io::Read::read_to_end(&mut std::fs::File::from(reader), &mut text);
             let ready = read.is_ok() && text == READY;
-            if !ready {
-                let _ = io::Write::write_all(&mut io::stderr(), if text.is_empty() { b"ended before it was ready\n" } else { &text });
-            }
             exit(i32::from(!ready))
         }
     }
 }
 
-const READY: &[u8] = b"\0ready";
+const READY: &[u8] = b"ready";
 
 /// The child's word to the parent that waits in [`into_background`].
 #[derive(Debug)]
@@ -116,11 +114,6 @@ impl Ready {
     /// What write(2) answers.
     pub fn tell(self) -> io::Result<()> {
         io::Write::write_all(&mut std::fs::File::from(self.pipe), READY)
-    }
-
-    /// Lets the parent leave with failure and this text.
-    pub fn fail(self, text: &str) {
-        let _ = io::Write::write_all(&mut std::fs::File::from(self.pipe), text.as_bytes());
     }
 }
 

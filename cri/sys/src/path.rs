@@ -316,6 +316,22 @@ pub fn make_device(folder: BorrowedFd<'_>, name: &OsStr, character: bool, major:
     Ok(rustix::fs::chmodat(folder, name, mode, AtFlags::empty())?)
 }
 
+/// Renames within a folder of the caller's own; what is at `to` is replaced.
+///
+/// # Errors
+/// What renameat(2) answers.
+pub fn rename(folder: BorrowedFd<'_>, from: impl AsRef<Path>, to: impl AsRef<Path>) -> io::Result<()> {
+    Ok(rustix::fs::renameat(folder, from.as_ref(), folder, to.as_ref())?)
+}
+
+/// Removes a file of a folder of the caller's own.
+///
+/// # Errors
+/// What unlinkat(2) answers.
+pub fn remove(folder: BorrowedFd<'_>, path: impl AsRef<Path>) -> io::Result<()> {
+    Ok(rustix::fs::unlinkat(folder, path.as_ref(), AtFlags::empty())?)
+}
+
 /// A symbolic link `name` in `folder`.
 ///
 /// # Errors

@@ -52,6 +52,28 @@ pub fn execute(path: &CStr, arguments: &[CString], environment: &[CString]) -> i
     }
 }
 
+/// execve(2) of the program that a handle stands for (execveat(2) with `AT_EMPTY_PATH`). Returns only on failure.
+pub fn execute_handle(program: BorrowedFd<'_>, arguments: &[CString], environment: &[CString]) -> io::Error {
+    let flags = nix::fcntl::AtFlags::AT_EMPTY_PATH;
+    match nix::unistd::execveat(program, c"", arguments, environment, flags) {
+        Err(error) => error.into(),
+        Ok(never) => match never {},
+    }
+}
+
+/// The name of the calling thread as others see it in `/proc/PID/comm`; 15 bytes count.
+///
+/// # Errors
+/// What prctl(2) answers.
+pub fn set_name(name: &CStr) -> io::Result<()> {
+    Ok(rustix::thread::set_name(name)?)
+}
+
+/// The caller's effective user.
+pub fn effective_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// Whether the current (effective) user may execute a file: faccessat2(2) with `AT_EACCESS`, Linux 5.8.
 ///
 /// # Errors

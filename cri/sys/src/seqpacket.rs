@@ -120,7 +120,25 @@ pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec
     Ok((message.bytes, descriptors))
 }
 
-/// Whether a socket has nothing to be waited for: a convenience for tests and clients without an event loop.
+/// Receives one packet of at most `limit` bytes into memory of its size, see [`recv`]. An empty packet is the end.
+///
+/// # Errors
+/// As [`recv`].
+pub fn recv_vec(socket: BorrowedFd<'_>, limit: usize) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    let length = loop {
+        // With TRUNC the answer is the packet's length, whatever the buffer's.
+        match rustix::net::recv(socket, &mut [0_u8; 0][..], RecvFlags::PEEK | RecvFlags::TRUNC) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other?.1,
+        }
+    };
+    let mut bytes = vec![0; length.min(limit)];
+    let (length, descriptors) = recv(socket, &mut bytes)?;
+    bytes.truncate(length);
+    Ok((bytes, descriptors))
+}
+
+/// Whether a packet, or the end, is there within `milliseconds` (-1: without limit): for clients without an event loop.
 ///
 /// # Errors
 /// What poll(2) answers.

@@ -1,0 +1,322 @@
+//! Containers, from the request to start one to the request to forget it.
+//!
+//! ```text
+//! Opening (the logger opens the log) -> Starting (the child makes itself a container) -> Running
+//!   -> Draining (ended; the logger writes what is left in the pipes) -> Exited -> forgotten
+//! ```
+//! A container that fails to start is gone at once, with the reply.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use berth_oci::launch::{self, Handed as Launch};
+use berth_oci::Starting;
+use berth_plan::container::{ContainerHead, Stdin};
+use berth_plan::message::{Event, Exit, Failure, Held, Reply, Stage, Target};
+use berth_plan::{MAX_HEAD, codec};
+use berth_sys::pidfd::Ended;
+use berth_sys::{fd, memfd, process, signal};
+
+use crate::answer::{Answer, Asker, failed, refused};
+use crate::clients::Handed;
+use crate::records;
+use crate::shim::{Key, Shim};
+
+/// So many that [`Reply::Hello`] fits into a message.
+const MAX: usize = 128;
+/// How long an exit waits for the logger, in milliseconds: enough for a pipe's content, and no hostage of a stalled disk.
+const DRAIN: u64 = 250;
+
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) id: u32,
+    name: String,
+    head: ContainerHead,
+    /// Read ends of standard output and error, kept for a logger to come; `None` without a log.
+    pub(crate) streams: Option<[OwnedFd; 2]>,
+    /// The write end of standard input, held open for attach.
+    _stdin: Option<OwnedFd>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Opening { asker: Asker, handed: Handed, stdio: [OwnedFd; 3] },
+    Starting { asker: Asker, starting: Starting },
+    Running { pid: i32, started_at: i64 },
+    Draining { exit: Exit, deadline: u64 },
+    Exited { exit: Exit },
+}
+
+impl Container {
+    pub(crate) fn log_path(&self) -> &str {
+        &self.head.log_path
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        matches!(self.state, State::Draining { .. })
+    }
+
+    fn pid(&self) -> Option<i32> {
+        match &self.state {
+            State::Starting { starting, .. } => Some(starting.pid),
+            State::Running { pid, .. } => Some(*pid),
+            State::Opening { .. } | State::Draining { .. } | State::Exited { .. } => None,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Containers {
+    all: Vec<Container>,
+}
+
+impl Containers {
+    pub(crate) fn of_pid(&self, pid: i32) -> Option<u32> {
+        self.all.iter().find(|container| container.pid() == Some(pid)).map(|container| container.id)
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<&Container> {
+        self.all.iter().find(|container| container.name == name)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Container> {
+        self.all.iter()
+    }
+
+    /// The first process of a container whose program runs.
+    pub(crate) fn running_pid(&self, name: &str) -> Option<i32> {
+        match self.named(name)?.state {
+            State::Running { pid, .. } => Some(pid),
+            _ => None,
+        }
+    }
+
+    /// What a runtime should know of; a container that is starting has an asker who will hear.
+    pub(crate) fn held(&self) -> Vec<Held> {
+        let held = |container: &Container| match container.state {
+            State::Opening { .. } | State::Starting { .. } => None,
+            State::Running { pid, started_at } => Some(Held::Running { container: container.name.clone(), pid, started_at }),
+            State::Draining { exit, .. } | State::Exited { exit } => Some(Held::Exited { container: container.name.clone(), exit }),
+        };
+        self.all.iter().filter_map(held).collect()
+    }
+
+    pub(crate) fn any_alive(&self) -> bool {
+        self.all.iter().any(|container| !matches!(container.state, State::Exited { .. }))
+    }
+
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        self.all.iter().filter_map(|c| if let State::Draining { deadline, .. } = c.state { Some(deadline) } else { None }).min()
+    }
+
+    pub(crate) fn overdue(&self, now: u64) -> Option<u32> {
+        self.all.iter().find(|c| matches!(c.state, State::Draining { deadline, .. } if deadline <= now)).map(|c| c.id)
+    }
+
+    fn get(&mut self, id: u32) -> Option<&mut Container> {
+        self.all.iter_mut().find(|container| container.id == id)
+    }
+
+    fn take(&mut self, id: u32) -> Option<Container> {
+        let at = self.all.iter().position(|container| container.id == id)?;
+        Some(self.all.swap_remove(at))
+    }
+}
+
+impl Shim {
+    pub(crate) fn start_container(&mut self, asker: Asker, name: String, handed: Handed) -> Answer {
+        if !records::is_name(&name) {
+            return Err(refused(Stage::Protocol, format!("{name:?} is no container's id")));
+        }
+        if !self.sandbox_ready {
+            return Err(refused(Stage::Protocol, "the sandbox is not made yet"));
+        }
+        if self.containers.named(&name).is_some() {
+            return Err(refused(Stage::AlreadyExists, format!("container {name} exists")));
+        }
+        if self.containers.all.len() >= MAX {
+            return Err(refused(Stage::Protocol, format!("a sandbox has {MAX} containers at most")));
+        }
+        let head = read_head(&handed)?;
+        if head.id != name || head.terminal {
+            let why = if head.terminal { "a terminal is not supported" } else { "the plan is another container's" };
+            return Err(refused(Stage::Protocol, why));
+        }
+        let id = self.number();
+        let (container, opening) = self.make_container(asker, id, name, head, handed)?;
+        self.containers.all.push(container);
+        if opening {
+            // The log comes first, so that a log that can't be written is an error and no silence.
+            if let Err(failure) = self.open_log(id) {
+                self.containers.take(id);
+                return Err(failure);
+            }
+        } else {
+            self.fork_container(id);
+        }
+        Ok(None)
+    }
+
+    /// The container's pipes; whether there is a log to be opened.
+    fn make_container(&self, asker: Asker, id: u32, name: String, head: ContainerHead, handed: Handed) -> Result<(Container, bool), Failure> {
+        let pipe = || fd::pipe().map_err(failed(Stage::Fork, "make a pipe"));
+        let null = || self.null.try_clone().map_err(failed(Stage::Fork, "duplicate a descriptor"));
+        let (input, stdin) = match head.stdin {
+            Stdin::None => (null()?, None),
+            Stdin::Open | Stdin::Once => pipe().map(|(reader, writer)| (reader, Some(writer)))?,
+        };
+        let logged = !head.log_path.is_empty();
+        let (streams, output, error) = if logged {
+            let ((out_reader, out_writer), (err_reader, err_writer)) = (pipe()?, pipe()?);
+            (Some([out_reader, err_reader]), out_writer, err_writer)
+        } else {
+            (None, null()?, null()?)
+        };
+        let state = State::Opening { asker, handed, stdio: [input, output, error] };
+        Ok((Container { id, name, head, streams, _stdin: stdin, state }, logged))
+    }
+
+    /// The logger has opened the log, or not; or there is none.
+    pub(crate) fn log_opened(&mut self, id: u32, outcome: Result<(), Failure>) {
+        if !matches!(self.containers.get(id), Some(Container { state: State::Opening { .. }, .. })) {
+            return;
+        }
+        match outcome {
+            Ok(()) => self.fork_container(id),
+            Err(failure) => self.fail_container(id, failure),
+        }
+    }
+
+    fn fork_container(&mut self, id: u32) {
+        let Some(mut container) = self.containers.take(id) else { return };
+        let State::Opening { asker, handed, stdio } = container.state else { return self.containers.all.push(container) };
+        let Some(plan) = handed.first.first() else { return };
+        let launch = Launch {
+            plan: plan.as_fd(),
+            stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
+            cgroup_procs: &handed.cgroup_procs,
+            cgroup_v2: handed.cgroup_v2.as_ref().map(AsFd::as_fd),
+        };
+        let outcome = launch::container(container.head.namespaces, self.pid_namespace.as_fd(), &launch);
+        let watched = outcome.and_then(|starting| match self.epoll.add(&starting, Key::Container(id).number()) {
+            Ok(()) => Ok(starting),
+            Err(error) => {
+                let _ = signal::send(starting.pid, signal::SIGKILL);
+                Err(failed(Stage::Fork, "watch the child")(error))
+            }
+        });
+        match watched {
+            Ok(starting) => {
+                container.state = State::Starting { asker, starting };
+                self.containers.all.push(container);
+            }
+            Err(failure) => {
+                self.close_log(id);
+                self.reply(asker, Reply::Failed(failure));
+            }
+        }
+    }
+
+    /// The child has reported.
+    pub(crate) fn hear_container(&mut self, id: u32) {
+        let Some(Container { state: State::Starting { starting, .. }, .. }) = self.containers.get(id) else { return };
+        match starting.outcome() {
+            None => {}
+            Some(Ok(())) => self.container_runs(id),
+            Some(Err(failure)) => self.fail_container(id, failure),
+        }
+    }
+
+    fn container_runs(&mut self, id: u32) {
+        let Some(container) = self.containers.get(id) else { return };
+        let State::Starting { asker, starting } = &container.state else { return };
+        let (asker, pid, started_at) = (*asker, starting.pid, process::now());
+        let State::Starting { starting, .. } = std::mem::replace(&mut container.state, State::Running { pid, started_at }) else { return };
+        let _ = self.epoll.remove(&starting);
+        self.reply(asker, Reply::Started { pid, started_at });
+    }
+
+    /// Ends a container that never ran, and tells its asker.
+    fn fail_container(&mut self, id: u32, failure: Failure) {
+        let Some(container) = self.containers.take(id) else { return };
+        let asker = match container.state {
+            State::Opening { asker, .. } => asker,
+            State::Starting { asker, starting } => {
+                let _ = self.epoll.remove(&starting);
+                // It is about to leave by itself; its number is ours until it is reaped.
+                let _ = signal::send(starting.pid, signal::SIGKILL);
+                asker
+            }
+            State::Running { .. } | State::Draining { .. } | State::Exited { .. } => return,
+        };
+        self.close_log(id);
+        self.reply(asker, Reply::Failed(failure));
+    }
+
+    /// The first process was reaped.
+    pub(crate) fn container_ended(&mut self, id: u32, ended: Ended) {
+        if let Some(Container { state: State::Starting { starting, .. }, .. }) = self.containers.get(id) {
+            // It ended before its report was read.
+            match starting.outcome() {
+                Some(Ok(())) => self.container_runs(id),
+                Some(Err(failure)) => return self.fail_container(id, failure),
+                None => return self.fail_container(id, refused(Stage::Fork, "the process ended without a report")),
+            }
+        }
+        let Some(container) = self.containers.get(id) else { return };
+        let State::Running { pid, started_at } = container.state else { return };
+        let exit = Exit { pid, code: ended.code(), signal: ended.signal(), started_at, finished_at: process::now() };
+        container.state = State::Draining { exit, deadline: process::monotonic() + DRAIN };
+        let name = container.name.clone();
+        let logged = container.streams.is_some();
+        // On disk before anybody is told; a runtime that comes back reads it if this shim dies now.
+        if let Err(error) = records::write(&self.folder, &name, &exit) {
+            eprintln!("berth-shim: exit record of {name}: {error}");
+        }
+        if !logged || self.drain_log(id).is_err() {
+            self.finish_container(id);
+        }
+    }
+
+    /// The logger has written what there was, or had its time.
+    pub(crate) fn finish_container(&mut self, id: u32) {
+        let Some(container) = self.containers.get(id) else { return };
+        let State::Draining { exit, .. } = container.state else { return };
+        container.state = State::Exited { exit };
+        let event = Event::ContainerExited { container: container.name.clone(), exit };
+        self.tell_all(&event);
+    }
+
+    pub(crate) fn signal(&mut self, target: &Target, number: i32) -> Result<Reply, Failure> {
+        let outcome = match target {
+            Target::Container(name) => {
+                let container = self.containers.named(name);
+                let container = container.ok_or_else(|| refused(Stage::UnknownTarget, format!("there is no container {name}")))?;
+                container.pid().map_or(Ok(()), |pid| signal::send(pid, number))
+            }
+            Target::Exec(name) => {
+                let pid = self.execs.pid(name).ok_or_else(|| refused(Stage::UnknownTarget, format!("there is no exec {name}")))?;
+                crate::sessions::signal_all(pid, number)
+            }
+        };
+        outcome.map(|()| Reply::Done).map_err(failed(Stage::UnknownTarget, "signal"))
+    }
+
+    pub(crate) fn forget_container(&mut self, name: &str) -> Result<Reply, Failure> {
+        let container = self.containers.named(name).ok_or_else(|| refused(Stage::UnknownTarget, format!("there is no container {name}")))?;
+        if !matches!(container.state, State::Exited { .. }) {
+            return Err(refused(Stage::Protocol, format!("container {name} has not exited")));
+        }
+        let id = container.id;
+        self.containers.take(id);
+        self.close_log(id);
+        let _ = records::remove(&self.folder, name);
+        Ok(Reply::Done)
+    }
+}
+
+fn read_head(handed: &Handed) -> Result<ContainerHead, Failure> {
+    let plan = handed.first.first().ok_or_else(|| refused(Stage::Protocol, "there is no plan"))?;
+    let bytes = memfd::read_head(plan.as_fd(), MAX_HEAD).map_err(failed(Stage::Protocol, "read the plan"))?;
+    codec::container_head(&bytes).map_err(|error| refused(Stage::Protocol, format!("the plan: {error}")))
+}

@@ -1,0 +1,147 @@
+//! Exec'd processes: forgotten as soon as they end and everybody was told.
+
+use std::os::fd::AsFd;
+
+use berth_oci::Starting;
+use berth_oci::launch::{self, Handed as Launch};
+use berth_plan::message::{Event, Exit, Reply, Stage};
+use berth_plan::{MAX_HEAD, codec};
+use berth_sys::pidfd::{Ended, PidFd};
+use berth_sys::{memfd, process, signal};
+
+use crate::answer::{Answer, Asker, failed, refused};
+use crate::clients::Handed;
+use crate::records;
+use crate::shim::{Key, Shim};
+
+/// So many that [`Reply::Hello`] fits into a message.
+const MAX: usize = 128;
+
+#[derive(Debug)]
+struct Exec {
+    id: u32,
+    name: String,
+    pid: i32,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Starting { asker: Asker, starting: Starting },
+    Running { started_at: i64 },
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Execs {
+    all: Vec<Exec>,
+}
+
+impl Execs {
+    pub(crate) fn of_pid(&self, pid: i32) -> Option<u32> {
+        self.all.iter().find(|exec| exec.pid == pid).map(|exec| exec.id)
+    }
+
+    pub(crate) fn pid(&self, name: &str) -> Option<i32> {
+        self.all.iter().find(|exec| exec.name == name).map(|exec| exec.pid)
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.all.iter().map(|exec| exec.name.clone()).collect()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    fn get(&mut self, id: u32) -> Option<&mut Exec> {
+        self.all.iter_mut().find(|exec| exec.id == id)
+    }
+
+    fn take(&mut self, id: u32) -> Option<Exec> {
+        let at = self.all.iter().position(|exec| exec.id == id)?;
+        Some(self.all.swap_remove(at))
+    }
+}
+
+impl Shim {
+    pub(crate) fn start_exec(&mut self, asker: Asker, name: String, handed: Handed) -> Answer {
+        if !records::is_name(&name) {
+            return Err(refused(Stage::Protocol, format!("{name:?} is no exec's id")));
+        }
+        if self.execs.pid(&name).is_some() {
+            return Err(refused(Stage::AlreadyExists, format!("exec {name} exists")));
+        }
+        if self.execs.all.len() >= MAX {
+            return Err(refused(Stage::Protocol, format!("a sandbox has {MAX} execs at a time")));
+        }
+        let [plan, input, output, error] = handed.first.as_slice() else {
+            return Err(refused(Stage::Protocol, "an exec needs a plan and three streams"));
+        };
+        let bytes = memfd::read_head(plan.as_fd(), MAX_HEAD).map_err(failed(Stage::Protocol, "read the plan"))?;
+        let head = codec::exec_head(&bytes).map_err(|error| refused(Stage::Protocol, format!("the plan: {error}")))?;
+        if head.id != name || head.terminal {
+            let why = if head.terminal { "a terminal is not supported" } else { "the plan is another exec's" };
+            return Err(refused(Stage::Protocol, why));
+        }
+        let target = self.containers.running_pid(&head.container);
+        let target = target.ok_or_else(|| refused(Stage::UnknownTarget, format!("container {} is not running", head.container)))?;
+        // Our child and not reaped, so the number is its own.
+        let target = PidFd::open(target).map_err(failed(Stage::UnknownTarget, "open the container's process"))?;
+        let launch = Launch {
+            plan: plan.as_fd(),
+            stdio: [input.as_fd(), output.as_fd(), error.as_fd()],
+            cgroup_procs: &handed.cgroup_procs,
+            cgroup_v2: handed.cgroup_v2.as_ref().map(AsFd::as_fd),
+        };
+        let starting = launch::exec(&target, self.pid_namespace.as_fd(), &launch)?;
+        let id = self.number();
+        if let Err(error) = self.epoll.add(&starting, Key::Exec(id).number()) {
+            let _ = signal::send(starting.pid, signal::SIGKILL);
+            return Err(failed(Stage::Fork, "watch the child")(error));
+        }
+        self.execs.all.push(Exec { id, name, pid: starting.pid, state: State::Starting { asker, starting } });
+        Ok(None)
+    }
+
+    /// The child has reported.
+    pub(crate) fn hear_exec(&mut self, id: u32) {
+        let Some(Exec { state: State::Starting { starting, .. }, .. }) = self.execs.get(id) else { return };
+        match starting.outcome() {
+            None => {}
+            Some(Ok(())) => self.exec_runs(id),
+            Some(Err(failure)) => {
+                let Some(Exec { state: State::Starting { asker, starting }, .. }) = self.execs.take(id) else { return };
+                let _ = self.epoll.remove(&starting);
+                let _ = signal::send(starting.pid, signal::SIGKILL);
+                self.reply(asker, Reply::Failed(failure));
+            }
+        }
+    }
+
+    fn exec_runs(&mut self, id: u32) {
+        let Some(exec) = self.execs.get(id) else { return };
+        let (pid, started_at) = (exec.pid, process::now());
+        let State::Starting { asker, starting } = std::mem::replace(&mut exec.state, State::Running { started_at }) else { return };
+        let _ = self.epoll.remove(&starting);
+        self.reply(asker, Reply::Started { pid, started_at });
+    }
+
+    /// The process was reaped.
+    pub(crate) fn exec_ended(&mut self, id: u32, ended: Ended) {
+        if matches!(self.execs.get(id), Some(Exec { state: State::Starting { .. }, .. })) {
+            // It ended before its report was read; a failure takes it away.
+            self.hear_exec(id);
+        }
+        let Some(exec) = self.execs.take(id) else { return };
+        match exec.state {
+            State::Starting { asker, starting } => {
+                let _ = self.epoll.remove(&starting);
+                self.reply(asker, Reply::Failed(refused(Stage::Fork, "the process ended without a report")));
+            }
+            State::Running { started_at } => {
+                let exit = Exit { pid: exec.pid, code: ended.code(), signal: ended.signal(), started_at, finished_at: process::now() };
+                self.tell_all(&Event::ExecExited { exec: exec.name, exit });
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The logger's process.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use berth_sys::event::Epoll;
+use berth_sys::{Mode, OFlags, fd, process, seqpacket};
+
+use super::lines::{self, Lines};
+use super::orders::{self, Done, Order};
+
+/// How much is read at once.
+const READ: usize = 16 << 10;
+/// How much one drain reads of a stream at most: several times what a pipe holds, and an end with a writer that goes on.
+const DRAIN: usize = 1 << 20;
+/// The longest order: its head and a path.
+const MAX_ORDER: usize = 5 + 4096;
+const NAMES: [&str; 2] = ["stdout", "stderr"];
+
+struct Log {
+    id: u32,
+    file: Option<File>,
+    /// The file ends in the middle of a line: the next write starts with a newline.
+    torn: bool,
+    streams: [Option<Stream>; 2],
+}
+
+struct Stream {
+    pipe: OwnedFd,
+    lines: Lines,
+}
+
+struct Child {
+    epoll: Epoll,
+    /// `None` once the shim is gone; the streams are read to their end all the same.
+    orders: Option<OwnedFd>,
+    logs: Vec<Log>,
+    buffer: Box<[u8; READ]>,
+    out: Vec<u8>,
+}
+
+/// What a stream had.
+enum Read {
+    Some(usize),
+    Nothing,
+    End,
+}
+
+/// Runs in the fork, with the socket that orders come from.
+pub(super) fn run(descriptors: Vec<OwnedFd>) -> i32 {
+    let _ = process::set_name(c"berth-shim-log");
+    i32::from(serve(descriptors).is_err())
+}
+
+fn serve(descriptors: Vec<OwnedFd>) -> io::Result<()> {
+    let epoll = Epoll::new()?;
+    let orders = descriptors.into_iter().next();
+    if let Some(orders) = &orders {
+        epoll.add(orders, 0)?;
+    }
+    let mut child = Child { epoll, orders, logs: Vec::new(), buffer: Box::new([0; READ]), out: Vec::new() };
+    let mut ready = Vec::new();
+    while child.orders.is_some() || child.logs.iter().any(|log| log.streams.iter().any(Option::is_some)) {
+        child.epoll.wait(&mut ready, -1)?;
+        for &key in &ready {
+            if key == 0 {
+                child.obey();
+            } else {
+                child.stream_ready(key);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A stream's key: the container's number from 1 up, then which stream.
+fn key(id: u32, stream: usize) -> u64 {
+    u64::from(id) << 1 | u64::try_from(stream & 1).unwrap_or(0)
+}
+
+impl Child {
+    fn obey(&mut self) {
+        let Some(socket) = &self.orders else { return };
+        match seqpacket::recv_vec(socket.as_fd(), MAX_ORDER) {
+            Ok((bytes, descriptors)) if !bytes.is_empty() => {
+                let Some((order, id, path)) = orders::decode(&bytes) else { return };
+                let outcome = self.carry_out(order, id, path, descriptors);
+                self.answer(order, id, outcome);
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::InvalidData) => {}
+            _ => {
+                let _ = self.epoll.remove(socket);
+                self.orders = None;
+            }
+        }
+    }
+
+    fn answer(&self, order: Order, id: u32, outcome: io::Result<()>) {
+        let errno = outcome.err().map_or(0, |error| error.raw_os_error().unwrap_or(5));
+        if let (Some(socket), true) = (&self.orders, order != Order::Close) {
+            let _ = seqpacket::send(socket.as_fd(), &orders::encode_answer(Done { order, id, errno }), &[]);
+        }
+    }
+
+    fn carry_out(&mut self, order: Order, id: u32, path: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        let known = self.logs.iter().position(|log| log.id == id);
+        match (order, known) {
+            (Order::Open, None) => self.open(id, path, descriptors),
+            (Order::Reopen, Some(at)) => {
+                self.logs[at].file = Some(open_log(path)?);
+                self.logs[at].torn = false;
+                Ok(())
+            }
+            (Order::Drain, Some(at)) => {
+                self.drain(at);
+                Ok(())
+            }
+            (Order::Close, Some(at)) => {
+                self.drain(at);
+                let log = self.logs.swap_remove(at);
+                for stream in log.streams.iter().flatten() {
+                    let _ = self.epoll.remove(&stream.pipe);
+                }
+                Ok(())
+            }
+            (Order::Open, Some(_)) => Err(io::ErrorKind::AlreadyExists.into()),
+            (_, None) => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn open(&mut self, id: u32, path: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        let file = open_log(path);
+        let mut log = Log { id, file: None, torn: false, streams: [None, None] };
+        for (at, pipe) in descriptors.into_iter().take(2).enumerate() {
+            fd::set_nonblocking(pipe.as_fd(), true)?;
+            self.epoll.add(&pipe, key(id, at))?;
+            log.streams[at] = Some(Stream { pipe, lines: Lines::default() });
+        }
+        // A container whose log can't be opened never starts; but one that ran when an older logger died must not be
+        // stopped by full pipes, so it is read in any case.
+        let outcome = file.map(|file| log.file = Some(file));
+        self.logs.push(log);
+        outcome
+    }
+
+    fn stream_ready(&mut self, ready: u64) {
+        let find = |log: &Log| (0..2).find(|&stream| key(log.id, stream) == ready);
+        let Some((at, stream)) = self.logs.iter().enumerate().find_map(|(at, log)| find(log).map(|stream| (at, stream))) else { return };
+        self.copy(at, stream);
+    }
+
+    fn drain(&mut self, at: usize) {
+        for stream in 0..2 {
+            let mut done = 0;
+            while done < DRAIN {
+                match self.copy(at, stream) {
+                    Read::Some(length) => done += length,
+                    Read::Nothing | Read::End => break,
+                }
+            }
+        }
+    }
+
+    /// Reads once and writes what that completes.
+    fn copy(&mut self, at: usize, stream: usize) -> Read {
+        let log = &mut self.logs[at];
+        let Some(Stream { pipe, lines }) = &mut log.streams[stream] else { return Read::End };
+        let time = lines::time(process::now());
+        let read = match fd::read(pipe.as_fd(), &mut self.buffer[..]) {
+            Ok(0) => Read::End,
+            Ok(length) => {
+                lines.feed(&self.buffer[..length], NAMES[stream], &time, &mut self.out);
+                Read::Some(length)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
+            Err(_) => Read::End,
+        };
+        if matches!(read, Read::End) {
+            lines.end(NAMES[stream], &time, &mut self.out);
+            let _ = self.epoll.remove(&*pipe);
+            log.streams[stream] = None;
+        }
+        log.write(&self.out);
+        self.out.clear();
+        read
+    }
+}
+
+impl Log {
+    /// Writes lines. Those that the disk does not take (full, failing) are lost: the container must not be stopped by them.
+    fn write(&mut self, mut bytes: &[u8]) {
+        let Some(file) = &mut self.file else { return };
+        if bytes.is_empty() {
+            return;
+        }
+        if self.torn {
+            if file.write_all(b"\n").is_err() {
+                return;
+            }
+            self.torn = false;
+        }
+        while !bytes.is_empty() {
+            match file.write(bytes) {
+                Ok(length) if length > 0 => {
+                    self.torn = bytes[length - 1] != b'\n';
+                    bytes = &bytes[length..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                _ => return,
+            }
+        }
+    }
+}
+
+fn open_log(path: &[u8]) -> io::Result<File> {
+    let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path));
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NOCTTY;
+    Ok(fd::open(path, flags, Mode::from_raw_mode(0o640))?.into())
+}

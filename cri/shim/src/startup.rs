@@ -1,0 +1,101 @@
+//! From a started program to a shim in the background.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use berth_sys::fork::{self, Ready};
+use berth_sys::mount::{self, Tree};
+use berth_sys::{Mode, OFlags, credentials, fd, path, process, seqpacket, signal};
+
+use crate::records;
+use crate::shim::Shim;
+
+/// What the shim would like to be: never the process that the kernel kills when memory is short.
+const OOM_SCORE: &str = "-998";
+const SOCKET: &str = "shim.sock";
+const PID_FILE: &str = "shim.pid";
+
+/// Runs the shim of `dir`: the caller's process leaves once the socket is there; a copy of it in the background returns
+/// from here when it was asked to leave.
+pub(crate) fn run(dir: &Path) -> io::Result<()> {
+    fd::close_inherited().map_err(at("close inherited descriptors"))?;
+    execute_readonly().map_err(at("execute a read-only view of itself"))?;
+    signal::reset_all();
+    for number in [signal::SIGTERM, signal::SIGINT, signal::SIGHUP] {
+        signal::ignore(number)?;
+    }
+    // Containers must not look into it, and their forks inherit this (CVE-2016-9962).
+    credentials::set_dumpable(false)?;
+    process::set_name(c"berth-shim")?;
+    // Names below are relative, as a socket's path may have 107 bytes only.
+    std::env::set_current_dir(dir).map_err(at("change to its folder"))?;
+    records::make_folder().map_err(at("make the folder for exit records"))?;
+
+    let ready = fork::into_background()?;
+    serve(prepare()?, ready)
+}
+
+/// The steps that make a background process a shim; the socket comes last.
+fn prepare() -> io::Result<Shim> {
+    process::new_session()?;
+    process::become_subreaper()?;
+    // Refused without CAP_SYS_RESOURCE: then it stays what the runtime gave us.
+    let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);
+    records::write_file(PID_FILE, std::process::id().to_string().as_bytes()).map_err(at("write shim.pid"))?;
+    let folder = fd::open(".", OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+    let listener = listen()?;
+    std::env::set_current_dir("/")?;
+    Shim::new(folder, listener)
+}
+
+/// Listens under another name first: once `shim.sock` exists, it can be connected to.
+fn listen() -> io::Result<OwnedFd> {
+    const NEW: &str = ".shim.new";
+    match fs::remove_file(NEW) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = seqpacket::listen(Path::new(NEW)).map_err(at("listen"))?;
+    fd::set_nonblocking(listener.as_fd(), true)?;
+    fs::rename(NEW, SOCKET)?;
+    Ok(listener)
+}
+
+fn serve(mut shim: Shim, ready: Ready) -> io::Result<()> {
+    let null = fd::open("/dev/null", OFlags::RDWR, Mode::empty())?;
+    let log = shim.open_in_folder("shim.log", OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND, Mode::from_raw_mode(0o600))?;
+    fd::set_standard([null.as_fd(), null.as_fd(), log.as_fd()])?;
+    drop((null, log));
+    // The runtime that started us may be gone; that is no reason to leave.
+    let _ = ready.tell();
+    shim.run()?;
+    for name in [SOCKET, PID_FILE] {
+        let _ = shim.remove_in_folder(name);
+    }
+    shim.say_goodbye();
+    Ok(())
+}
+
+/// Executes itself again from a detached read-only mount of its own file, unless that has happened.
+///
+/// `/proc/PID/exe` of this process, and of each fork that is about to become a container, leads to the program's file. On
+/// a read-only mount nobody can write to it by that way, whatever he may do (CVE-2019-5736), and the mount is seen nowhere.
+fn execute_readonly() -> io::Result<()> {
+    let exe = fd::open("/proc/self/exe", OFlags::PATH, Mode::empty())?;
+    if path::is_readonly(exe.as_fd())? {
+        return Ok(());
+    }
+    let tree = Tree::copy_path("/proc/self/exe", false)?;
+    tree.set_attributes(mount::RDONLY, 0, false)?;
+    let text = |text: std::ffi::OsString| CString::new(text.into_vec()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let arguments = std::env::args_os().map(text).collect::<io::Result<Vec<_>>>()?;
+    Err(process::execute_handle(tree.as_fd(), &arguments, &[]))
+}
+
+fn at(act: &'static str) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{act}: {error}"))
+}

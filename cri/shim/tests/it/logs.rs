@@ -1,0 +1,110 @@
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use berth_plan::container::Mount;
+use berth_plan::message::{Reply, Request, Stage};
+use berth_sys::pidfd::PidFd;
+
+use crate::place::{Place, bind, children, name_of};
+
+/// A folder through which a test tells a container to go on.
+fn control(place: &Place) -> Mount {
+    let folder = place.folder.join("ctl");
+    fs::create_dir(&folder).expect("folder");
+    bind(folder.to_str().expect("text"), "/ctl", 0)
+}
+
+#[test]
+fn long_lines_are_split_and_the_last_one_needs_no_end() {
+    let mut place = Place::new();
+    let plan = place.plan("c1", "head -c 40000 /dev/zero | tr '\\0' x; echo; printf 'no end'");
+    let (_, log) = place.run(&plan);
+    let shape: Vec<(&str, usize)> = log.lines().map(|line| (&line[..8], line.len() - 9)).collect();
+    assert_eq!(shape, [("stdout P", 16384), ("stdout P", 16384), ("stdout F", 7232), ("stdout P", 6)]);
+}
+
+#[test]
+fn an_exit_is_told_after_its_output_is_written() {
+    let mut place = Place::new();
+    for n in 0..20 {
+        let name = format!("c{n}");
+        let plan = place.plan(&name, "seq 5000");
+        let (_, log) = place.run(&plan);
+        assert_eq!(log.lines().count(), 5000);
+        assert!(log.ends_with("stdout F 5000\n"));
+    }
+}
+
+#[test]
+fn a_renamed_log_is_opened_anew() {
+    let mut place = Place::new();
+    let mut plan = place.plan("c1", "echo one; while ! test -e /ctl/go; do sleep 0.02; done; echo two");
+    plan.mounts.push(control(&place));
+    place.start(&plan).expect("start");
+    while !place.log("c1").contains("one") {
+        std::thread::yield_now();
+    }
+    let (log, old) = (place.folder.join("c1.log"), place.folder.join("c1.log.1"));
+    fs::rename(&log, &old).expect("rename");
+    let reopen = || Request::ReopenLog { container: "c1".to_owned() };
+    assert_eq!(place.client.ask(reopen(), &[]).expect("reopen"), Reply::Done);
+    assert!(log.exists(), "the reply comes when the file is there");
+    fs::write(place.folder.join("ctl/go"), "").expect("go");
+    assert_eq!(place.exit_of("c1").code, 0);
+    assert_eq!(place.log("c1"), "stdout F two\n");
+    assert!(fs::read_to_string(old).expect("old").ends_with("stdout F one\n"));
+    let failure = place.client.ask(Request::ReopenLog { container: "c9".to_owned() }, &[]).expect_err("unknown");
+    assert_eq!(failure.stage, Stage::UnknownTarget);
+}
+
+#[test]
+fn a_log_that_can_not_be_opened_is_an_error() {
+    let mut place = Place::new();
+    let mut plan = place.plan("c1", "true");
+    plan.log_path = "/no/such/folder/log".to_owned();
+    let failure = place.start(&plan).expect_err("no log");
+    assert_eq!((failure.stage, failure.errno), (Stage::Log, 2));
+    plan.log_path = place.folder.join("link").to_str().expect("text").to_owned();
+    symlink("/etc/berth-shim-no-such", place.folder.join("link")).expect("link");
+    assert_eq!(place.start(&plan).expect_err("a link").stage, Stage::Log);
+    plan.log_path = String::new();
+    assert_eq!(place.start(&plan).map(|_| ()), Ok(()));
+    assert_eq!(place.exit_of("c1").code, 0);
+}
+
+#[test]
+fn a_killed_logger_is_replaced_and_the_container_goes_on() {
+    let mut place = Place::new();
+    let mut plan = place.plan("c1", "n=0; while ! test -e /ctl/go; do echo $n; n=$((n+1)); sleep 0.01; done; echo last");
+    plan.mounts.push(control(&place));
+    place.start(&plan).expect("start");
+    for _ in 0..2 {
+        let logger = children(place.shim).into_iter().find(|&pid| name_of(pid) == "berth-shim-log").expect("a logger");
+        let before = place.log("c1").len();
+        let pidfd = PidFd::open(logger).expect("open");
+        pidfd.kill().expect("kill");
+        assert!(pidfd.has_ended(-1).expect("poll"));
+        while place.log("c1").len() <= before {
+            std::thread::yield_now();
+        }
+    }
+    fs::write(place.folder.join("ctl/go"), "").expect("go");
+    assert_eq!(place.exit_of("c1").code, 0);
+    assert!(place.log("c1").ends_with("stdout F last\n"));
+}
+
+#[test]
+fn a_stalled_log_stalls_neither_exits_nor_other_requests() {
+    let mut place = Place::new();
+    // A FIFO that nobody reads takes one pipe's worth and then stalls its writer for good.
+    let fifo = place.folder.join("c1.log");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    let _reader = fs::File::options().read(true).write(true).open(&fifo).expect("keep it open");
+    let plan = place.plan("c1", "head -c 1000000 /dev/zero | tr '\\0' '\\n'");
+    place.start(&plan).expect("start");
+    let (mut second, _) = crate::client::Client::connect(&place.folder.join("run/shim.sock"));
+    second.ask(Request::Signal { target: berth_plan::message::Target::Container("c1".to_owned()), signal: 9 }, &[]).expect("signal");
+    assert_eq!(place.exit_of("c1").code, 137);
+    assert!(place.folder.join("run/exits/c1").exists());
+}

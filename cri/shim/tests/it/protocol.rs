@@ -1,0 +1,89 @@
+use std::os::fd::{AsFd, OwnedFd};
+
+use berth_plan::container::Container;
+use berth_plan::message::{FromShim, Reply, Request, Stage};
+use berth_plan::{PROTOCOL, codec};
+use berth_sys::{memfd, seqpacket};
+
+use crate::client::Client;
+use crate::place::Place;
+
+fn memory(plan: &Container) -> OwnedFd {
+    memfd::sealed("plan", &codec::encode(plan).expect("it fits")).expect("memfd")
+}
+
+#[test]
+fn hello_comes_first_and_versions_must_be_near() {
+    let place = Place::new();
+    let path = place.folder.join("run/shim.sock");
+    let mut client = Client::silent(&path);
+    assert_eq!(client.ask(Request::Shutdown, &[]).expect_err("no hello").stage, Stage::Protocol);
+    assert_eq!(client.ask(Request::Hello { protocol: PROTOCOL + 2 }, &[]).expect_err("too new").stage, Stage::Protocol);
+    client.ask(Request::Hello { protocol: PROTOCOL + 1 }, &[]).expect("one newer");
+}
+
+#[test]
+fn noise_is_answered_and_forgotten() {
+    let mut place = Place::new();
+    let path = place.folder.join("run/shim.sock");
+    let mut client = Client::silent(&path);
+    seqpacket::send(client.socket.as_fd(), b"\x01\x00\x03 noise", &[]).expect("send");
+    let FromShim::Reply { number: 0, reply: Reply::Failed(failure) } = client.receive() else { panic!("a refusal") };
+    assert_eq!(failure.stage, Stage::Protocol);
+    client.ask(Request::Hello { protocol: PROTOCOL }, &[]).expect("it still listens");
+    // More descriptors than promised, fewer, and a plan that is not sealed.
+    let plan = place.plan("c1", "true");
+    let start = |cgroup_procs| Request::Start { container: "c1".to_owned(), cgroup_procs, cgroup_v2: false };
+    let (good, extra) = (memory(&plan), memory(&plan));
+    for (request, descriptors) in [(start(0), vec![good.as_fd(), extra.as_fd()]), (start(3), vec![good.as_fd()]), (start(0), vec![])] {
+        assert_eq!(client.ask(request, &descriptors).expect_err("refused").stage, Stage::Protocol);
+    }
+    let file: OwnedFd = std::fs::File::open("/etc/passwd").expect("a file").into();
+    assert_eq!(client.ask(start(0), &[file.as_fd()]).expect_err("not sealed").stage, Stage::Protocol);
+    let failure = client.ask(Request::Start { container: "../x".to_owned(), cgroup_procs: 0, cgroup_v2: false }, &[good.as_fd()]);
+    assert_eq!(failure.expect_err("no name").stage, Stage::Protocol);
+    let torn = memfd::sealed("torn", &codec::encode(&plan).expect("it fits")[..200]).expect("memfd");
+    assert_eq!(client.ask(start(0), &[torn.as_fd()]).expect_err("torn").stage, Stage::Protocol);
+    assert_eq!(place.run(&plan).0.code, 0);
+}
+
+#[test]
+fn a_terminal_is_refused_by_name() {
+    let mut place = Place::new();
+    let mut plan = place.plan("c1", "true");
+    plan.process.terminal = true;
+    let failure = place.start(&plan).expect_err("no terminals yet");
+    assert_eq!((failure.stage, failure.message.as_str()), (Stage::Protocol, "a terminal is not supported"));
+}
+
+#[test]
+fn a_client_that_does_not_read_is_dropped() {
+    let mut place = Place::new();
+    let (mut deaf, _) = Client::connect(&place.folder.join("run/shim.sock"));
+    // Requests whose replies it never takes, until its queue is full and the connection gone.
+    let bytes = codec::encode(&berth_plan::message::ToShim { number: 1, request: Request::Hello { protocol: PROTOCOL } }).expect("it fits");
+    while seqpacket::send(deaf.socket.as_fd(), &bytes, &[]).is_ok() {}
+    let plan = place.plan("c1", "exit 3");
+    assert_eq!(place.run(&plan).0.code, 3);
+    // What was queued before is still to be read; then it ends.
+    while !matches!(seqpacket::recv_vec(deaf.socket.as_fd(), 65536), Ok((bytes, _)) if bytes.is_empty()) {}
+    let (fresh, hello) = Client::connect(&place.folder.join("run/shim.sock"));
+    assert!(matches!(hello, Reply::Hello { .. }));
+    deaf = fresh;
+    drop(deaf);
+}
+
+#[test]
+fn a_second_start_of_a_name_is_refused() {
+    let mut place = Place::new();
+    let plan = place.plan("c1", "sleep 1000");
+    place.start(&plan).expect("start");
+    assert_eq!(place.start(&plan).expect_err("exists").stage, Stage::AlreadyExists);
+    let failure = place.client.ask(Request::Forget { container: "c1".to_owned() }, &[]).expect_err("it runs");
+    assert_eq!(failure.stage, Stage::Protocol);
+    place.signal("c1", 9);
+    place.exit_of("c1");
+    let mut place = Place::without_sandbox();
+    let plan = place.plan("c1", "true");
+    assert_eq!(place.start(&plan).expect_err("no sandbox").stage, Stage::Protocol);
+}
