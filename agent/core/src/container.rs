@@ -1,0 +1,212 @@
+//! A container as the CRI's ContainerConfig.
+//!
+//! Source: `kubernetes@v1.37.2:pkg/kubelet/kuberuntime/kuberuntime_container.go#generateContainerConfig`,
+//! `pkg/kubelet/kubelet_pods.go#makeMounts`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use berth_cri_proto::v1 as cri;
+use k8s_openapi::api::core::v1::{Container, Pod};
+
+use crate::env::Variable;
+use crate::expansion::expand;
+use crate::resources::{self, Policy};
+use crate::security::{self, ImageUser};
+use crate::{names, sandbox};
+
+const ETC_HOSTS: &str = "/etc/hosts";
+
+/// What a container is made from, beside its declaration.
+#[derive(Debug, Clone)]
+pub struct Parts<'a> {
+    /// How often its name was restarted before.
+    pub attempt: u32,
+    /// Seconds that its failure makes its successor wait.
+    pub backoff: i64,
+    /// The runtime's reference to its image.
+    pub image_ref: &'a str,
+    /// Whom the image runs as.
+    pub image_user: &'a ImageUser,
+    /// Its environment.
+    pub env: Vec<Variable>,
+    /// By volume name: where it lies on the host, and whether it is read-only.
+    pub volumes: &'a BTreeMap<String, (PathBuf, bool)>,
+    /// The pod's `/etc/hosts` on the host.
+    pub hosts_file: Option<&'a Path>,
+    /// The file for its termination message on the host.
+    pub termination_file: &'a Path,
+    /// Resources.
+    pub policy: &'a Policy,
+    /// Whether containers without a seccomp profile get RuntimeDefault.
+    pub seccomp_default: bool,
+}
+
+/// The configuration of `container`. `Err` says, for people, which field can't be met.
+pub fn config(pod: &Pod, container: &Container, parts: &Parts<'_>) -> Result<cri::ContainerConfig, String> {
+    let security = security::of_container(pod, container, parts.image_user, parts.seccomp_default)?;
+    let mounts = mounts(container, parts)?;
+    let known: BTreeMap<&str, &str> = parts
+        .env
+        .iter()
+        .filter_map(|(name, value)| Some((name.as_str(), std::str::from_utf8(value).ok()?)))
+        .collect();
+    let expanded = |list: &Option<Vec<String>>| -> Vec<String> {
+        list.iter().flatten().map(|text| expand(text, |name| known.get(name).copied())).collect()
+    };
+    let mut limits = sandbox::to_cri(&resources::container_limits(container, parts.policy));
+    limits.oom_score_adj = resources::oom_score_adj(pod, container, parts.policy.memory_capacity);
+    let image = container.image.clone().unwrap_or_default();
+    Ok(cri::ContainerConfig {
+        metadata: Some(cri::ContainerMetadata { name: container.name.clone(), attempt: parts.attempt }),
+        image: Some(cri::ImageSpec {
+            image: parts.image_ref.to_owned(),
+            user_specified_image: image,
+            ..Default::default()
+        }),
+        command: expanded(&container.command),
+        args: expanded(&container.args),
+        working_dir: container.working_dir.clone().unwrap_or_default(),
+        envs: parts.env.iter().map(|(key, value)| cri::KeyValue { key: key.clone(), value: value.clone() }).collect(),
+        mounts,
+        labels: labels(pod, container),
+        annotations: annotations(pod, container, parts),
+        log_path: names::log_file(&container.name, parts.attempt),
+        stdin: container.stdin == Some(true),
+        stdin_once: container.stdin_once == Some(true),
+        tty: container.tty == Some(true),
+        linux: Some(cri::LinuxContainerConfig { resources: Some(limits), security_context: Some(security) }),
+        ..Default::default()
+    })
+}
+
+fn labels(pod: &Pod, container: &Container) -> HashMap<String, String> {
+    let mut out: HashMap<String, String> = sandbox::identity(pod).into_iter().collect();
+    out.insert(names::CONTAINER_NAME.to_owned(), container.name.clone());
+    out
+}
+
+fn annotations(pod: &Pod, container: &Container, parts: &Parts<'_>) -> HashMap<String, String> {
+    let grace = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let mut out: HashMap<String, String> = [
+        (names::RESTART_COUNT.to_owned(), parts.attempt.to_string()),
+        (names::HASH.to_owned(), format!("{:x}", hash(container))),
+        (names::TERMINATION_MESSAGE_PATH.to_owned(), text(&container.termination_message_path)),
+        (names::TERMINATION_MESSAGE_POLICY.to_owned(), text(&container.termination_message_policy)),
+        (names::BACKOFF.to_owned(), parts.backoff.to_string()),
+    ]
+    .into();
+    if let Some(grace) = grace {
+        out.insert(names::TERMINATION_GRACE_PERIOD.to_owned(), grace.to_string());
+    }
+    if container.ports.as_ref().is_some_and(|ports| !ports.is_empty())
+        && let Ok(json) = serde_json::to_string(&container.ports)
+    {
+        out.insert("io.kubernetes.container.ports".to_owned(), json);
+    }
+    out
+}
+
+/// FNV-1a of the container's name and image.
+fn hash(container: &Container) -> u32 {
+    let image = container.image.as_deref().unwrap_or_default();
+    let text = serde_json::json!({"image": image, "name": container.name}).to_string();
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+fn mounts(container: &Container, parts: &Parts<'_>) -> Result<Vec<cri::Mount>, String> {
+    let mut out = Vec::new();
+    let mut own_hosts = false;
+    for mount in container.volume_mounts.iter().flatten() {
+        own_hosts |= mount.mount_path == ETC_HOSTS;
+        let (path, read_only) = parts.volumes.get(&mount.name).ok_or_else(|| {
+            format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name)
+        })?;
+        out.push(bind(path, &absolute(&mount.mount_path), *read_only || mount.read_only == Some(true)));
+    }
+    if let Some(file) = parts.hosts_file.filter(|_| !own_hosts) {
+        out.push(bind(file, ETC_HOSTS, false));
+    }
+    if let Some(path) = container.termination_message_path.as_deref().filter(|path| !path.is_empty()) {
+        out.push(bind(parts.termination_file, &absolute(path), false));
+    }
+    Ok(out)
+}
+
+fn bind(host: &Path, container: &str, readonly: bool) -> cri::Mount {
+    cri::Mount {
+        container_path: container.to_owned(),
+        host_path: host.to_string_lossy().into_owned(),
+        readonly,
+        ..Default::default()
+    }
+}
+
+fn absolute(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn run(container: serde_json::Value, volumes: &BTreeMap<String, (PathBuf, bool)>) -> Result<cri::ContainerConfig, String> {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "web", "namespace": "shop", "uid": "u1"},
+            "spec": {"terminationGracePeriodSeconds": 7, "containers": [container]}}))
+        .expect("a pod");
+        let policy = Policy { memory_capacity: 1 << 30, ..Policy::default() };
+        let parts = Parts {
+            attempt: 2,
+            backoff: 20,
+            image_ref: "sha256:abc",
+            image_user: &ImageUser::default(),
+            env: vec![("A".to_owned(), b"1".to_vec())],
+            volumes,
+            hosts_file: Some(Path::new("/pods/u1/etc-hosts")),
+            termination_file: Path::new("/pods/u1/containers/c/2"),
+            policy: &policy,
+            seccomp_default: false,
+        };
+        config(&pod, &pod.spec.as_ref().expect("spec").containers[0], &parts)
+    }
+
+    #[test]
+    fn a_container_becomes_a_config() {
+        let container = json!({"name": "c", "image": "web:1", "command": ["sh", "-c"], "args": ["echo $(A) $(B) $$(A)"],
+            "terminationMessagePath": "/dev/termination-log", "resources": {"requests": {"cpu": "100m"}, "limits": {"cpu": "200m", "memory": "64Mi"}},
+            "volumeMounts": [{"name": "v", "mountPath": "/v"}, {"name": "s", "mountPath": "s"}]});
+        let volumes = [("v".to_owned(), ("/host/v".into(), false)), ("s".to_owned(), ("/host/s".into(), true))].into();
+        let config = run(container, &volumes).expect("a config");
+        assert_eq!(config.args, ["echo 1 $(B) $(A)"]);
+        assert_eq!(config.log_path, "c/2.log");
+        let image = config.image.expect("image");
+        assert_eq!((image.image.as_str(), image.user_specified_image.as_str()), ("sha256:abc", "web:1"));
+        let mounts: Vec<(&str, &str, bool)> =
+            config.mounts.iter().map(|m| (m.host_path.as_str(), m.container_path.as_str(), m.readonly)).collect();
+        let expected = [
+            ("/host/v", "/v", false),
+            ("/host/s", "/s", true),
+            ("/pods/u1/etc-hosts", "/etc/hosts", false),
+            ("/pods/u1/containers/c/2", "/dev/termination-log", false),
+        ];
+        assert_eq!(mounts, expected);
+        assert_eq!(config.annotations.get(names::RESTART_COUNT).map(String::as_str), Some("2"));
+        assert_eq!(config.annotations.get(names::BACKOFF).map(String::as_str), Some("20"));
+        let limits = config.linux.expect("linux").resources.expect("resources");
+        assert_eq!((limits.cpu_shares, limits.cpu_quota, limits.cpu_period), (102, 20_000, 100_000));
+        assert_eq!((limits.memory_limit_in_bytes, limits.oom_score_adj), (64 << 20, 938));
+    }
+
+    #[test]
+    fn a_mount_over_etc_hosts_wins_and_a_missing_volume_is_said() {
+        let over = json!({"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/etc/hosts"}]});
+        let volumes = [("v".to_owned(), ("/host/v".into(), false))].into();
+        assert_eq!(run(over.clone(), &volumes).expect("a config").mounts.len(), 1);
+        let error = run(over, &BTreeMap::new()).expect_err("no volume");
+        assert_eq!(error, "cannot find volume \"v\" to mount into container \"c\"");
+    }
+}
