@@ -29,16 +29,16 @@ pub fn resolve<'a>(prefix: &str, ids: impl IntoIterator<Item = &'a str>) -> Resu
     if prefix.is_empty() {
         return Err(Unresolved::Unknown);
     }
-    let mut found = None;
+    let mut found = Err(Unresolved::Unknown);
     for id in ids {
         if id == prefix {
             return Ok(id);
         }
-        if id.starts_with(prefix) && found.replace(id).is_some() {
-            return Err(Unresolved::Ambiguous);
+        if id.starts_with(prefix) {
+            found = if found == Err(Unresolved::Unknown) { Ok(id) } else { Err(Unresolved::Ambiguous) };
         }
     }
-    found.ok_or(Unresolved::Unknown)
+    found
 }
 
 #[cfg(test)]

@@ -78,7 +78,9 @@ fn memory(name: &str, bytes: i64) -> Result<Option<i64>, ConfigError> {
     match bytes {
         0 => Ok(None),
         -1.. => Ok(Some(bytes)),
-        _ => Err(ConfigError::new(field(name), format!("{bytes} is negative"), "use -1 for none, or a number of bytes")),
+        _ => {
+            Err(ConfigError::new(field(name), format!("{bytes} is negative"), "use -1 for none, or a number of bytes"))
+        }
     }
 }
 

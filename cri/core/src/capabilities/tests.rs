@@ -67,26 +67,23 @@ fn sets_follow_the_rules() {
 fn ambient_capabilities_are_in_all_five_sets() {
     let sets = sets(&asked(&[], &["ALL"], &["NET_ADMIN"]), false, ALL).expect("accepted");
     let net_admin = mask(&["NET_ADMIN"]);
-    assert_eq!(sets, Capabilities {
-        bounding: net_admin,
-        effective: net_admin,
-        permitted: net_admin,
-        inheritable: net_admin,
-        ambient: net_admin
-    });
+    assert_eq!(
+        sets,
+        Capabilities {
+            bounding: net_admin,
+            effective: net_admin,
+            permitted: net_admin,
+            inheritable: net_admin,
+            ambient: net_admin
+        }
+    );
 }
 
 #[test]
 fn privileged_has_all_but_inheritable() {
     let bounding = ALL & !mask(&["SYS_RESOURCE"]);
     let sets = sets(&asked(&[], &["ALL"], &[]), true, bounding).expect("accepted");
-    assert_eq!(sets, Capabilities {
-        bounding,
-        effective: bounding,
-        permitted: bounding,
-        inheritable: 0,
-        ambient: 0
-    });
+    assert_eq!(sets, Capabilities { bounding, effective: bounding, permitted: bounding, inheritable: 0, ambient: 0 });
 }
 
 #[test]

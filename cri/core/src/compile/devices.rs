@@ -16,16 +16,8 @@ pub(super) struct Devices {
 }
 
 /// Character devices that every container may use: null, zero, full, random, urandom, tty, ptmx and all of pts.
-const ALLOWED: [(i64, Option<i64>); 8] = [
-    (1, Some(3)),
-    (1, Some(5)),
-    (1, Some(7)),
-    (1, Some(8)),
-    (1, Some(9)),
-    (5, Some(0)),
-    (5, Some(2)),
-    (136, None),
-];
+const ALLOWED: [(i64, Option<i64>); 8] =
+    [(1, Some(3)), (1, Some(5)), (1, Some(7)), (1, Some(8)), (1, Some(9)), (5, Some(0)), (5, Some(2)), (136, None)];
 
 /// The host paths of devices that a container asks for, for the caller to look up into
 /// [`crate::view::HostFiles::devices`].

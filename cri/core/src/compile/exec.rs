@@ -10,12 +10,7 @@ use crate::error::ConfigError;
 /// User, groups, capabilities, seccomp filter, working folder and environment are those of the container, whatever its
 /// process has changed since. Inheritable and ambient capabilities are the container's too, so empty as a rule
 /// (CVE-2022-29162).
-pub fn exec(
-    container: &plan::Container,
-    id: &str,
-    command: &[String],
-    tty: bool,
-) -> Result<plan::Exec, ConfigError> {
+pub fn exec(container: &plan::Container, id: &str, command: &[String], tty: bool) -> Result<plan::Exec, ConfigError> {
     process::check_arguments("cmd", command)?;
     let mut process = container.process.clone();
     process.args = command.to_vec();

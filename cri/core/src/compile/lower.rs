@@ -69,8 +69,9 @@ pub fn container(facts: &HostFacts, spec: &oci::Spec, outside: Outside) -> Resul
         .map(|(index, mount)| lower_mount(facts, index, mount))
         .collect::<Result<_, _>>()?;
     // With a /dev of the caller's, what is in it is the caller's business.
-    let own_dev =
-        mounts.iter().any(|mount| mount.destination == "/dev" && matches!(mount.source, plan::MountSource::Bind { .. }));
+    let own_dev = mounts
+        .iter()
+        .any(|mount| mount.destination == "/dev" && matches!(mount.source, plan::MountSource::Bind { .. }));
     let mut sysctls: Vec<_> = linux.sysctl().clone().unwrap_or_default().into_iter().collect();
     sysctls.sort();
     let new = new_namespaces(&linux);
@@ -99,9 +100,8 @@ pub fn container(facts: &HostFacts, spec: &oci::Spec, outside: Outside) -> Resul
 }
 
 fn new_namespaces(linux: &oci::Linux) -> plan::NewNamespaces {
-    let new = |typ| {
-        linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == typ && namespace.path().is_none())
-    };
+    let new =
+        |typ| linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == typ && namespace.path().is_none());
     plan::NewNamespaces {
         mount: new(oci::LinuxNamespaceType::Mount),
         pid: new(oci::LinuxNamespaceType::Pid),
@@ -270,10 +270,9 @@ fn cgroup(layout: &CgroupLayout) -> plan::MountSource {
         CgroupLayout::V2 { unified } => {
             plan::MountSource::Cgroup { hierarchies: vec![v2("", *unified)], links: Vec::new() }
         }
-        CgroupLayout::V1 { hierarchies } => plan::MountSource::Cgroup {
-            hierarchies: hierarchies.iter().map(v1).collect(),
-            links: links(hierarchies),
-        },
+        CgroupLayout::V1 { hierarchies } => {
+            plan::MountSource::Cgroup { hierarchies: hierarchies.iter().map(v1).collect(), links: links(hierarchies) }
+        }
         CgroupLayout::Hybrid { hierarchies, unified } => plan::MountSource::Cgroup {
             hierarchies: hierarchies.iter().map(v1).chain([v2("unified", *unified)]).collect(),
             links: links(hierarchies),
@@ -333,9 +332,7 @@ fn process(
     let filter = match (linux.seccomp(), key) {
         (None, _) => Vec::new(),
         (Some(profile), None) => seccomp::compile(profile, facts.arch)?,
-        (Some(profile), Some(key)) => {
-            facts.filters.get(key, || seccomp::compile(profile, facts.arch))?.to_vec()
-        }
+        (Some(profile), Some(key)) => facts.filters.get(key, || seccomp::compile(profile, facts.arch))?.to_vec(),
     };
     let user = process.user();
     Ok(plan::Process {

@@ -145,7 +145,11 @@ fn working_dir(config: &cri::ContainerConfig, image: &ImageView) -> Result<Strin
     let mut parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
     let process = |part: &str| matches!(part, "self" | "thread-self") || part.bytes().all(|b| b.is_ascii_digit());
     if parts.next() == Some("proc") && parts.next().is_some_and(process) {
-        return Err(ConfigError::new(field, format!("{path:?} lies in a process's /proc folder"), "use another folder"));
+        return Err(ConfigError::new(
+            field,
+            format!("{path:?} lies in a process's /proc folder"),
+            "use another folder",
+        ));
     }
     Ok(path.to_owned())
 }

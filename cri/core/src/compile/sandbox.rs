@@ -147,11 +147,9 @@ pub(super) fn user_namespace(field: &str, options: Option<&cri::UserNamespace>) 
             "mode NODE comes with id mappings",
             "leave the mappings out, or use mode POD on a runtime that has it",
         )),
-        cri::NamespaceMode::Pod => Err(ConfigError::new(
-            field,
-            "user namespaces (hostUsers: false) are not implemented",
-            "use mode NODE",
-        )),
+        cri::NamespaceMode::Pod => {
+            Err(ConfigError::new(field, "user namespaces (hostUsers: false) are not implemented", "use mode NODE"))
+        }
         other => Err(ConfigError::new(
             field,
             format!("mode {} does not exist for user namespaces", other.as_str_name()),
@@ -251,14 +249,19 @@ fn port_mappings(mappings: &[cri::PortMapping], network: NamespaceScope) -> Resu
     let mut ports = Vec::new();
     for (index, mapping) in mappings.iter().enumerate() {
         let field = |name: &str| format!("port_mappings[{index}].{name}");
-        let host_port = u16::try_from(mapping.host_port).map_err(|_| port_range(field("host_port"), mapping.host_port))?;
+        let host_port =
+            u16::try_from(mapping.host_port).map_err(|_| port_range(field("host_port"), mapping.host_port))?;
         let container_port = u16::try_from(mapping.container_port)
             .map_err(|_| port_range(field("container_port"), mapping.container_port))?;
         if host_port == 0 || network == NamespaceScope::Node {
             continue;
         }
         if container_port == 0 {
-            return Err(ConfigError::new(field("container_port"), "it is 0 although host_port is set", "name the port"));
+            return Err(ConfigError::new(
+                field("container_port"),
+                "it is 0 although host_port is set",
+                "name the port",
+            ));
         }
         if !mapping.host_ip.is_empty() && mapping.host_ip.parse::<std::net::IpAddr>().is_err() {
             return Err(ConfigError::new(

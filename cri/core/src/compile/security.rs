@@ -25,11 +25,7 @@ pub fn identity(security: &cri::LinuxContainerSecurityContext, image: &ImageView
     } else if let Some(user) = &security.run_as_user {
         (USER, UserString { user: Id::Number(id(USER, user.value)?), group: None })
     } else if group.is_some() {
-        return Err(ConfigError::new(
-            GROUP,
-            "it is set without run_as_user or run_as_username",
-            "set one of them too",
-        ));
+        return Err(ConfigError::new(GROUP, "it is set without run_as_user or run_as_username", "set one of them too"));
     } else if image.user.is_empty() {
         (USER, UserString { user: Id::Number(0), group: None })
     } else {
@@ -47,9 +43,8 @@ pub fn identity(security: &cri::LinuxContainerSecurityContext, image: &ImageView
         cri::SupplementalGroupsPolicy::Merge => true,
         cri::SupplementalGroupsPolicy::Strict => false,
     };
-    users::resolve(&wanted, merge, &extra, &image.passwd, &image.group).map_err(|error| {
-        ConfigError::new(field, error.to_string(), "use a user of the image, or a number")
-    })
+    users::resolve(&wanted, merge, &extra, &image.passwd, &image.group)
+        .map_err(|error| ConfigError::new(field, error.to_string(), "use a user of the image, or a number"))
 }
 
 fn id(field: &str, value: i64) -> Result<u32, ConfigError> {
@@ -162,10 +157,7 @@ fn legacy_profile(field: &str, text: &str, unset: ProfileType) -> Result<cri::Se
 }
 
 /// Berth applies no AppArmor profile; a container that asks for one is refused rather than run without it.
-pub(super) fn apparmor(
-    facts: &HostFacts,
-    security: &cri::LinuxContainerSecurityContext,
-) -> Result<(), ConfigError> {
+pub(super) fn apparmor(facts: &HostFacts, security: &cri::LinuxContainerSecurityContext) -> Result<(), ConfigError> {
     const FIELD: &str = "linux.security_context.apparmor";
     let profile = match &security.apparmor {
         Some(profile) => profile.clone(),

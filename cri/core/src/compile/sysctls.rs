@@ -72,16 +72,14 @@ fn path(name: &str) -> Result<String, ConfigError> {
     if plain && path.contains('/') {
         return Ok(path);
     }
-    Err(ConfigError::new(field(name), "it is not the name of a parameter", "use plain parts separated by dots or slashes"))
+    Err(ConfigError::new(
+        field(name),
+        "it is not the name of a parameter",
+        "use plain parts separated by dots or slashes",
+    ))
 }
 
-fn check(
-    name: &str,
-    path: &str,
-    value: &str,
-    network: NamespaceScope,
-    ipc: NamespaceScope,
-) -> Result<(), ConfigError> {
+fn check(name: &str, path: &str, value: &str, network: NamespaceScope, ipc: NamespaceScope) -> Result<(), ConfigError> {
     // CVE-2022-0811: a value that smuggles a second parameter through a helper's `name=value+name=value` list. No helper
     // is used here, and it stays refused.
     if value.contains(['+', '=', '\n', '\r', '\0']) {

@@ -33,8 +33,25 @@ fn what_is_no_name_is_refused() {
     let bare = &DIGEST[7..];
     let upper = format!("nginx@sha256:{}", bare.to_uppercase());
     for text in [
-        "", " ", "nginx:", "Nginx", "-nginx", "nginx@", "a//b", "/a", "a/", "nginx@sha256:00", "a b", "a\nb", "../../etc",
-        "nginx:tag with space", "http://x/y", &long, &endless, bare, &upper,
+        "",
+        " ",
+        "nginx:",
+        "Nginx",
+        "-nginx",
+        "nginx@",
+        "a//b",
+        "/a",
+        "a/",
+        "nginx@sha256:00",
+        "a b",
+        "a\nb",
+        "../../etc",
+        "nginx:tag with space",
+        "http://x/y",
+        &long,
+        &endless,
+        bare,
+        &upper,
     ] {
         assert!(normalize(text).is_err(), "{text:?}");
     }

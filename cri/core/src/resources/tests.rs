@@ -64,7 +64,10 @@ fn nonsense_is_refused_with_its_field() {
         (cri::LinuxContainerResources { cpu_quota: 5, ..limits() }, "linux.resources.cpu_quota"),
         (cri::LinuxContainerResources { cpu_quota: -2, ..limits() }, "linux.resources.cpu_quota"),
         (cri::LinuxContainerResources { cpu_period: 10, ..limits() }, "linux.resources.cpu_period"),
-        (cri::LinuxContainerResources { memory_limit_in_bytes: -2, ..limits() }, "linux.resources.memory_limit_in_bytes"),
+        (
+            cri::LinuxContainerResources { memory_limit_in_bytes: -2, ..limits() },
+            "linux.resources.memory_limit_in_bytes",
+        ),
         (
             cri::LinuxContainerResources { memory_limit_in_bytes: 10, memory_swap_limit_in_bytes: 9, ..limits() },
             "linux.resources.memory_swap_limit_in_bytes",

@@ -72,8 +72,25 @@ impl Abi {
     fn multiplexed(self, name: &str) -> Option<(u32, u64)> {
         // linux/net.h and linux/ipc.h
         const SOCKETCALL: [&str; 20] = [
-            "socket", "bind", "connect", "listen", "accept", "getsockname", "getpeername", "socketpair", "send", "recv",
-            "sendto", "recvfrom", "shutdown", "setsockopt", "getsockopt", "sendmsg", "recvmsg", "accept4", "recvmmsg",
+            "socket",
+            "bind",
+            "connect",
+            "listen",
+            "accept",
+            "getsockname",
+            "getpeername",
+            "socketpair",
+            "send",
+            "recv",
+            "sendto",
+            "recvfrom",
+            "shutdown",
+            "setsockopt",
+            "getsockopt",
+            "sendmsg",
+            "recvmsg",
+            "accept4",
+            "recvmmsg",
             "sendmmsg",
         ];
         const IPC: [(&str, u64); 11] = [
@@ -177,11 +194,7 @@ fn check(profile: &oci::LinuxSeccomp) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn action(
-    field: &str,
-    action: oci::LinuxSeccompAction,
-    errno: Option<u32>,
-) -> Result<u32, ConfigError> {
+fn action(field: &str, action: oci::LinuxSeccompAction, errno: Option<u32>) -> Result<u32, ConfigError> {
     use oci::LinuxSeccompAction as A;
     let data = errno.unwrap_or(EPERM);
     if data > MAX_ERRNO {
@@ -256,9 +269,10 @@ fn table(profile: &oci::LinuxSeccomp, abi: Abi, default: u32) -> Result<Table, C
 fn alternatives(args: &[oci::LinuxSeccompArg]) -> Result<Vec<Vec<Condition>>, ConfigError> {
     let mut conditions = Vec::with_capacity(args.len());
     for arg in args {
-        let index = u32::try_from(arg.index()).ok().filter(|index| *index < 6).ok_or_else(|| {
-            refuse("syscalls.args.index", format!("{} is no argument", arg.index()), "use 0 to 5")
-        })?;
+        let index = u32::try_from(arg.index())
+            .ok()
+            .filter(|index| *index < 6)
+            .ok_or_else(|| refuse("syscalls.args.index", format!("{} is no argument", arg.index()), "use 0 to 5"))?;
         // libseccomp masks both sides.
         let masked = arg.value_two().unwrap_or(0) & arg.value();
         conditions.push(Condition { index, op: arg.op(), value: arg.value(), masked });

@@ -83,7 +83,10 @@ fn a_reboot_ends_everything() {
 fn records_of_version_1_are_read() {
     let bytes = br#"{"version":1,"boot_id":"b","state":"running","started_at":7,"pid":5}"#;
     let record = Stamped::<ContainerState>::from_bytes(bytes).expect("a record");
-    assert_eq!(record, Stamped { version: 1, boot_id: "b".into(), record: ContainerState::Running { started_at: 7, pid: 5 } });
+    assert_eq!(
+        record,
+        Stamped { version: 1, boot_id: "b".into(), record: ContainerState::Running { started_at: 7, pid: 5 } }
+    );
     assert_eq!(record.to_bytes().expect("written"), bytes);
     let bytes = br#"{"version":1,"boot_id":"b","state":"ready","shim":3,"shim_started":4,"ips":[]}"#;
     let record = Stamped::<SandboxState>::from_bytes(bytes).expect("a record");
@@ -94,7 +97,9 @@ fn records_of_version_1_are_read() {
 fn records_of_the_future_and_rubbish_are_told_apart() {
     let future = br#"{"version":2,"boot_id":"b","state":"levitating"}"#;
     assert!(matches!(Stamped::<ContainerState>::from_bytes(future), Err(RecordError::Newer { found: 2 })));
-    for rubbish in [&b""[..], b"{", b"{\"version\":1}", b"\0\0\0\0", b"{\"version\":1,\"boot_id\":\"b\",\"state\":\"?\"}"] {
+    for rubbish in
+        [&b""[..], b"{", b"{\"version\":1}", b"\0\0\0\0", b"{\"version\":1,\"boot_id\":\"b\",\"state\":\"?\"}"]
+    {
         assert!(matches!(Stamped::<ContainerState>::from_bytes(rubbish), Err(RecordError::Malformed(_))));
     }
 }
