@@ -8,7 +8,7 @@ use std::str::FromStr;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags,
-    LinkInfo, LinkMessage,
+    LinkInfo, LinkMessage, State,
 };
 
 use crate::NetError;
@@ -35,6 +35,8 @@ pub struct Link {
     pub master: Option<u32>,
     pub alias: Option<String>,
     pub promiscuous: bool,
+    /// Operationally up: frames pass.
+    pub carries: bool,
 }
 
 /// A pair of links to make: one end here, the other in another namespace.
@@ -161,6 +163,7 @@ impl Link {
             master: None,
             alias: None,
             promiscuous: message.header.flags.contains(LinkFlags::Promisc),
+            carries: false,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -169,6 +172,7 @@ impl Link {
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::Controller(master) => link.master = Some(*master),
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias.clone()),
+                LinkAttribute::OperState(state) => link.carries = *state == State::Up,
                 LinkAttribute::LinkInfo(infos) => {
                     link.kind = infos.iter().find_map(|info| match info {
                         LinkInfo::Kind(kind) => Some(kind.to_string()),

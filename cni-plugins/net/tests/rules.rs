@@ -2,7 +2,6 @@
 
 use std::process::Command;
 
-use berth_net::NetError;
 use berth_net::nft::{
     Base, Batch, Chain, Command as Step, CtKey, Data, Element, Expression, Family, Hook, HookPoint, MapData, MetaKey,
     Nft, Operator, Register, Rule, Set, Type, Verdict,
@@ -195,11 +194,11 @@ fn a_decision_is_taken_again_when_the_rules_changed_meanwhile() {
             if looked == 1 {
                 others.apply(&batch(vec![Step::AddTable { exclusive: true }])).expect("somebody else's change");
             }
-            Ok::<_, NetError>((Some(batch(vec![Step::DeleteTable])), looked))
+            Ok((Some(batch(vec![Step::DeleteTable])), looked))
         });
         assert_eq!(made.expect("decided"), 2);
         assert!(!nft.has_table(Family::Inet, "berth_test").expect("ask"));
-        let nothing = nft.decide(|_| Ok::<_, NetError>((None, 7))).expect("nothing to do");
+        let nothing = nft.decide(|_| Ok((None, 7))).expect("nothing to do");
         assert_eq!(nothing, 7);
     });
 }

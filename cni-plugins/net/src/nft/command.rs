@@ -47,6 +47,8 @@ pub enum Type {
     Ipv6Addr,
     InetProto,
     InetService,
+    /// Name of a link, padded to 16 bytes.
+    Ifname,
 }
 
 /// What an element of a map holds.
@@ -193,6 +195,7 @@ impl Type {
             Self::Ipv6Addr => 8,
             Self::InetProto => 12,
             Self::InetService => 13,
+            Self::Ifname => 41,
         }
     }
 
@@ -200,7 +203,7 @@ impl Type {
     pub(super) fn length(self) -> usize {
         match self {
             Self::Ipv4Addr => 4,
-            Self::Ipv6Addr => 16,
+            Self::Ipv6Addr | Self::Ifname => 16,
             Self::InetProto => 1,
             Self::InetService => 2,
         }

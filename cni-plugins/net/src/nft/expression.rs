@@ -11,8 +11,8 @@ pub struct Register(pub u8);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetaKey {
     Mark,
-    /// `ARPHRD_*` of the incoming link, 2 bytes in the host's order.
-    InputType,
+    /// Name of the incoming link, 16 bytes.
+    InputName,
     /// `NFPROTO_*`, 1 byte.
     NetworkProtocol,
     /// 1 byte.
@@ -170,7 +170,7 @@ impl MetaKey {
     fn number(self) -> u32 {
         match self {
             Self::Mark => 3,
-            Self::InputType => 8,
+            Self::InputName => 6,
             Self::NetworkProtocol => 15,
             Self::TransportProtocol => 16,
         }

@@ -57,10 +57,10 @@ impl Nft {
     ///
     /// # Errors
     /// What `decide` answers, the kernel's refusal, or that the rule set never stood still.
-    pub fn decide<T, E: From<NetError>>(
+    pub fn decide<T>(
         &mut self,
-        mut decide: impl FnMut(&mut Self) -> Result<(Option<Batch>, T), E>,
-    ) -> Result<T, E> {
+        mut decide: impl FnMut(&mut Self) -> Result<(Option<Batch>, T), NetError>,
+    ) -> Result<T, NetError> {
         for _ in 0..ATTEMPTS {
             let generation = self.generation()?;
             let (batch, outcome) = decide(self)?;
@@ -68,10 +68,10 @@ impl Nft {
             match self.send(&batch, Some(generation)) {
                 Ok(()) => return Ok(outcome),
                 Err(error) if error.errno() == Some(ERESTART) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
         }
-        Err(NetError::Interrupted { operation: "nft".to_owned() }.into())
+        Err(NetError::Interrupted { operation: "nft".to_owned() })
     }
 
     /// The state that the rule set is in now.
