@@ -40,8 +40,11 @@ impl Place {
         let folder = PathBuf::from(format!("/tmp/berth-shim-{}-{number}", std::process::id()));
         fs::create_dir_all(folder.join("run")).expect("folder");
         let program = folder.join("berth-shim");
-        fs::write(&program, berth_carried::SHIM).expect("write the shim");
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o555)).expect("mode");
+        // Written by another process: a fork of a parallel test could else hold it open for writing (ETXTBSY).
+        let source = folder.join("berth-shim.source");
+        fs::write(&source, berth_carried::SHIM).expect("write the shim");
+        fs::set_permissions(&source, fs::Permissions::from_mode(0o555)).expect("mode");
+        assert!(Command::new("cp").arg(&source).arg(&program).status().expect("cp").success());
         let status = Command::new(&program).arg("--dir").arg(folder.join("run")).status().expect("start the shim");
         assert!(status.success());
         make_image(&folder.join("image"));
