@@ -94,6 +94,8 @@ enum BenchTask {
     Floor(Json),
     /// A pod's life through the CRI, Berth beside containerd with crun
     Pod(Json),
+    /// Build and fetch what Berth is compared with
+    Reference,
 }
 
 #[derive(Args, Debug)]
@@ -152,6 +154,7 @@ fn run(task: Task) -> Result<()> {
             house::run(|| apt::ensure().map(drop), || bench::floor(json))
         }
         Task::Bench { command: BenchTask::Pod(Json { json }) } => house::run(prepare_bench, || bench::pod(json)),
+        Task::Bench { command: BenchTask::Reference } => bench::build_reference(),
         Task::Vm { command: VmTask::Boot } => house::run(|| vm::Kernel::fetch().map(drop), vm::boot),
         Task::Registry { command } => registry(command),
     }

@@ -50,7 +50,7 @@ pub(super) fn measure_floor() -> Result<Floor> {
         ("overlay: mount and unmount", overlay(&dir)?),
         ("clone3, exec, reap", clone_exec(exec_true, Namespaces::default())?),
         (CONTAINER, clone_exec(overlay_exec_true, all_namespaces())?),
-        ("file: write 1 KiB, flush, rename, flush folder", flush(&dir)?),
+        ("file: write, flush, rename, flush folder", flush(&dir)?),
     ]);
     fs::remove_dir_all(&dir)?;
     Ok(floor)

@@ -19,8 +19,19 @@ use crate::{command, paths, wait};
 const PAUSE: &str = "berth/pause:1";
 
 /// Debian packages of crun and of what it is linked with, from the unstable distribution.
-const CRUN: &[&str] =
-    &["crun", "libc6", "libcap2", "libgcc-s1", "libjson-c5", "libseccomp2", "libsystemd0", "libyajl2"];
+const CRUN: &[&str] = &[
+    "crun",
+    "libblake3-0",
+    "libc6",
+    "libcap2",
+    "libgcc-s1",
+    "libjson-c5",
+    "libseccomp2",
+    "libstdc++6",
+    "libsystemd0",
+    "libtbb12",
+    "libyajl2",
+];
 
 fn folder() -> PathBuf {
     paths::cache().join("reference")

@@ -50,27 +50,9 @@ pub fn pod(json: bool) -> Result<()> {
     let registry = Registry::start(&dir.join("registry"), "127.0.0.1:5000")?;
     registry.push_standard()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-
-    let (ours, shim, flushes) = {
-        let (_daemon, socket, pid) = start_berth(&dir.join("berth"))?;
-        runtime.block_on(async {
-            let mut client =
-                Client::connect(&socket, &registry.name(registry::BUSYBOX), &dir.join("berth/logs")).await?;
-            let measured = measure(&mut client).await.context("berth")?;
-            let shim = shim_memory(&mut client).await?;
-            let flushes = flushes(&mut client, pid, &dir).await?;
-            anyhow::Ok((measured, shim, flushes))
-        })?
-    };
-    let theirs = {
-        let reference = Containerd::start(&dir.join("reference"), &registry)?;
-        let socket = reference.socket();
-        runtime.block_on(async {
-            let mut client =
-                Client::connect(&socket, &registry.name(registry::BUSYBOX), &dir.join("reference/logs")).await?;
-            measure(&mut client).await.context("containerd")
-        })?
-    };
+    let image = registry.name(registry::BUSYBOX);
+    let (ours, shim, flushes) = runtime.block_on(measure_berth(&dir.join("berth"), &image))?;
+    let theirs = runtime.block_on(measure_reference(&dir.join("reference"), &registry, &image))?;
     registry.stop()?;
     remove_cgroups();
     fs::remove_dir_all(&dir)?;
@@ -86,6 +68,21 @@ pub fn pod(json: bool) -> Result<()> {
     }
     ensure!(flushes <= FLUSHES, "{flushes} flushes per pod");
     Ok(())
+}
+
+async fn measure_berth(dir: &Path, image: &str) -> Result<(Measured, f64, u64)> {
+    let (daemon, socket) = start_berth(dir)?;
+    let mut client = Client::connect(&socket, image, &dir.join("logs")).await?;
+    let measured = measure(&mut client).await.context("berth")?;
+    let shim = shim_memory(&mut client).await?;
+    let flushes = flushes(&mut client, daemon.pid(), dir).await?;
+    Ok((measured, shim, flushes))
+}
+
+async fn measure_reference(dir: &Path, registry: &Registry, image: &str) -> Result<Measured> {
+    let reference = Containerd::start(dir, registry)?;
+    let mut client = Client::connect(&reference.socket(), image, &dir.join("logs")).await?;
+    measure(&mut client).await.context("containerd")
 }
 
 async fn measure(client: &mut Client) -> Result<Measured> {
@@ -173,7 +170,7 @@ fn rows(ours: &Measured, theirs: &Measured, floor: &Floor, shim: f64) -> Vec<Row
     ]
 }
 
-fn start_berth(dir: &Path) -> Result<(Daemon, PathBuf, u32)> {
+fn start_berth(dir: &Path) -> Result<(Daemon, PathBuf)> {
     let conf = dir.join("net.d");
     fs::create_dir_all(&conf)?;
     fs::write(conf.join("10-bench.conflist"), network("berth-bench0", "10.89.0.0/16"))?;
@@ -193,8 +190,7 @@ fn start_berth(dir: &Path) -> Result<(Daemon, PathBuf, u32)> {
         Ok(std::os::unix::net::UnixStream::connect(&socket).is_ok())
     })
     .map_err(|error| daemon.check().err().unwrap_or(error))?;
-    let pid = daemon.pid();
-    Ok((daemon, socket, pid))
+    Ok((daemon, socket))
 }
 
 /// The network of the measured pods: the same plugins for both runtimes.
