@@ -3,6 +3,9 @@
 //! A filter is a list of `sock_filter` instructions, eight bytes each in the machine's byte order, as seccomp(2) takes
 //! it. The compiler follows libseccomp as runc uses it, including what runc adds: a call newer than every call that a
 //! profile names is answered with ENOSYS, so that a libc falls back to an older one instead of giving up at EPERM.
+//! Where a call has several rules with conditions, the first that holds counts; libseccomp 2.5 merges such rules into one
+//! tree and sometimes answers what no rule says, which is not imitated. For the default profile both give the same answer
+//! to every call.
 
 mod bpf;
 mod compiler;

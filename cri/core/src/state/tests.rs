@@ -52,6 +52,28 @@ fn the_first_word_on_an_end_stays() {
 }
 
 #[test]
+fn what_is_lost_counts_as_killed() {
+    for (mut state, began) in [(ContainerState::Created, 0), (ContainerState::Running { started_at: 77, pid: 5 }, 77)] {
+        assert_eq!(state.lost(500, "its shim died"), Moved::Now);
+        assert_eq!(
+            state,
+            ContainerState::Exited {
+                started_at: began,
+                finished_at: 500,
+                code: 137,
+                signal: 9,
+                reason: ExitReason::Unknown,
+                message: "its shim died".into(),
+            }
+        );
+    }
+    let mut state = ContainerState::Created;
+    assert_eq!(state.start_failed(9, "no such file"), Ok(Moved::Now));
+    assert!(matches!(state, ContainerState::Exited { code: 128, started_at: 0, reason: ExitReason::StartError, .. }));
+    assert_eq!(ContainerState::Running { started_at: 1, pid: 5 }.start_failed(9, ""), Err(Refusal::Running));
+}
+
+#[test]
 fn reasons_follow_the_code_and_the_kernel() {
     for (code, oom, expected) in [
         (0, false, "Completed"),

@@ -1,5 +1,7 @@
 //! An interpreter of classic BPF with the kernel's checks on seccomp filters.
 
+#![allow(clippy::cast_possible_truncation, reason = "taking halves of words is what the machine does")]
+
 use super::super::compiler::Abi;
 
 /// A system call as a filter sees it.
