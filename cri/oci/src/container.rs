@@ -28,6 +28,9 @@ fn become_container(report: &OwnedFd, plan: OwnedFd, cgroups: Vec<OwnedFd>) -> R
     credentials::set_dumpable(false).at(Stage::Fork, || "hide from ptrace".to_owned())?;
     let plan: Container = read_plan(plan)?;
     sys::new_session().at(Stage::Fork, || "make a session".to_owned())?;
+    // Keys of the host's session are none of the container's. Quotas and outer sandboxes may forbid a keyring; a container
+    // without one of its own is what other runtimes then start, too.
+    let _ = credentials::new_session_keyring();
 
     host::join_cgroups(cgroups)?;
     if plan.namespaces.cgroup {

@@ -8,9 +8,9 @@ use berth_plan::container::Rootfs;
 use berth_plan::message::{Failure, Stage};
 use berth_sys::mount::{self, FsContext, Tree};
 use berth_sys::path::Root;
-use berth_sys::{Mode, OFlags, fd};
+use berth_sys::{Mode, OFlags, fd, process};
 
-use crate::failure::{At, refused};
+use crate::failure::{At, describe, refused};
 use crate::host::quoted;
 
 /// Mounts the root file system and attaches it in this mount namespace: over the folder that holds the upper layer, which
@@ -26,28 +26,23 @@ pub(crate) fn mount(rootfs: &Rootfs) -> Result<Root, Failure> {
                 return Err(refused(Stage::Rootfs, "an overlay needs a lower layer"));
             }
             let place = Path::new(upper).parent().ok_or_else(|| refused(Stage::Rootfs, "the upper layer has no parent folder"))?;
-            match overlay(lower, upper, work) {
-                Ok(tree) => attach(tree, place),
-                // A kernel before 6.8 (no "lowerdir+"), or a real mistake: then mount(2) makes it again.
-                Err(Refusal { error, complaint }) if error.raw_os_error() == Some(EINVAL) => classic_overlay(lower, upper, work, place)
-                    .map_err(|failure| Failure { message: with(failure.message, complaint), ..failure }),
-                Err(Refusal { error, complaint }) => {
-                    Err(error).at(Stage::Rootfs, || with(format!("mount the overlay of {} layers", lower.len()), complaint))
-                }
+            // Layer by layer since Linux 6.8; older kernels take "lowerdir+" for an unknown option, and say so in their log.
+            if !process::kernel_is_at_least(6, 8) {
+                return classic_overlay(lower, upper, work, place);
             }
+            let tree = overlay(lower, upper, work).map_err(|Refusal { error, complaint }| Failure {
+                stage: Stage::Rootfs,
+                errno: error.raw_os_error().unwrap_or(0),
+                message: format!("mount the overlay of {} layers: {}", lower.len(), complaint.unwrap_or_else(|| describe(&error))),
+            })?;
+            attach(tree, place)
         }
     }
 }
 
-const EINVAL: i32 = 22;
-
 struct Refusal {
     error: io::Error,
     complaint: Option<String>,
-}
-
-fn with(message: String, complaint: Option<String>) -> String {
-    complaint.map_or_else(|| message.clone(), |complaint| format!("{message} ({complaint})"))
 }
 
 fn attach(tree: Tree, place: &Path) -> Result<Root, Failure> {
@@ -97,7 +92,67 @@ fn classic_overlay(lower: &[String], upper: &str, work: &str, place: &Path) -> R
     let names: Vec<String> = layers.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
     let options = format!("lowerdir={},upperdir={},workdir={}", names.join(":"), upper.as_raw_fd(), work.as_raw_fd());
     let descriptors = fd::open("/proc/self/fd", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).at(Stage::Rootfs, || "open /proc/self/fd".to_owned())?;
-    berth_sys::process::change_folder(descriptors.as_fd()).at(Stage::Rootfs, || "change to /proc/self/fd".to_owned())?;
+    process::change_folder(descriptors.as_fd()).at(Stage::Rootfs, || "change to /proc/self/fd".to_owned())?;
     mount::mount_classic("overlay", place, "overlay", &options).at(Stage::Rootfs, || format!("mount the overlay of {} layers", lower.len()))?;
     Root::open(place).at(Stage::Rootfs, || format!("open {}", quoted(place)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use berth_sys::namespace::{self, Namespaces};
+
+    use super::*;
+
+    /// Layers 0 (topmost) to `count - 1`, each with a file of its own and one that all have.
+    fn layers(name: &str, count: usize) -> (std::path::PathBuf, Vec<String>) {
+        let folder = std::env::temp_dir().join(format!("berth-oci-{}-{name}", std::process::id()));
+        let text = |path: std::path::PathBuf| path.to_str().expect("text").to_owned();
+        let make = |n: usize| {
+            let layer = folder.join(format!("layer:with,signs\\{n}"));
+            fs::create_dir_all(&layer).expect("layer");
+            fs::write(layer.join("all"), n.to_string()).expect("file");
+            fs::write(layer.join(format!("only{n}")), "").expect("file");
+            text(layer)
+        };
+        let lower = (0..count).map(make).collect();
+        for name in ["own/upper", "own/work"] {
+            fs::create_dir_all(folder.join(name)).expect("folder");
+        }
+        (folder, lower)
+    }
+
+    /// Mounts in a mount namespace of a thread of its own, which also has its own working directory.
+    fn seen(name: &str, count: usize, mount: fn(&[String], &str, &str, &Path) -> Result<Root, Failure>) {
+        let (folder, lower) = layers(name, count);
+        let own = folder.join("own");
+        let (upper, work) = (format!("{}/upper", own.display()), format!("{}/work", own.display()));
+        let worker = std::thread::spawn(move || {
+            namespace::unshare(Namespaces::MOUNT).expect("the test needs root");
+            mount::set_propagation_of("/", mount::PRIVATE | mount::RECURSIVE).expect("private");
+            let root = mount(&lower, &upper, &work, &own).expect("mount");
+            assert_eq!(root.read("all", 10).expect("read"), b"0");
+            root.open_path(format!("only{}", lower.len() - 1)).expect("the lowest layer");
+            root.mkdir_all("new", Mode::from_raw_mode(0o755)).expect("write");
+            assert!(Path::new(&upper).metadata().is_err(), "the overlay covers its own folder");
+        });
+        let outcome = worker.join();
+        assert!(folder.join("own/upper/new").is_dir());
+        fs::remove_dir_all(&folder).expect("clean up");
+        outcome.expect("the thread's checks hold");
+    }
+
+    #[test]
+    fn older_kernels_get_all_layers_in_one_page() {
+        seen("classic", 120, classic_overlay);
+    }
+
+    #[test]
+    fn newer_kernels_get_layer_by_layer() {
+        seen("modern", 120, |lower, upper, work, place| {
+            let tree = overlay(lower, upper, work).map_err(|refusal| refused(Stage::Rootfs, format!("{:?}", refusal.complaint)))?;
+            attach(tree, place)
+        });
+    }
 }

@@ -27,6 +27,10 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
+    pub(crate) fn has(&self, id: u32) -> bool {
+        self.all.iter().any(|client| client.id == id)
+    }
+
     fn get(&mut self, id: u32) -> Option<&mut Client> {
         self.all.iter_mut().find(|client| client.id == id)
     }
@@ -152,6 +156,7 @@ impl Shim {
         if let Some(at) = self.clients.all.iter().position(|client| client.id == id) {
             let client = self.clients.all.swap_remove(at);
             let _ = self.epoll.remove(&client.socket);
+            self.cancel_openings(id);
         }
     }
 }

@@ -12,12 +12,13 @@ use berth_oci::launch::{self, Handed as Launch};
 use berth_oci::Starting;
 use berth_plan::container::{ContainerHead, Stdin};
 use berth_plan::message::{Event, Exit, Failure, Held, Reply, Stage, Target};
-use berth_plan::{MAX_HEAD, codec};
+use berth_plan::codec;
 use berth_sys::pidfd::Ended;
-use berth_sys::{fd, memfd, process, signal};
+use berth_sys::{fd, process, signal};
 
 use crate::answer::{Answer, Asker, failed, refused};
 use crate::clients::Handed;
+use crate::heads;
 use crate::records;
 use crate::shim::{Key, Shim};
 
@@ -25,6 +26,9 @@ use crate::shim::{Key, Shim};
 const MAX: usize = 128;
 /// How long an exit waits for the logger, in milliseconds: enough for a pipe's content, and no hostage of a stalled disk.
 const DRAIN: u64 = 250;
+
+/// The exit code of a container whose program was never executed, as containerd has it.
+const NEVER_RAN: i32 = 128;
 
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -91,10 +95,14 @@ impl Containers {
         }
     }
 
-    /// What a runtime should know of; a container that is starting has an asker who will hear.
+    /// What a runtime should know of.
     pub(crate) fn held(&self) -> Vec<Held> {
         let held = |container: &Container| match container.state {
-            State::Opening { .. } | State::Starting { .. } => None,
+            State::Opening { .. } => None,
+            // Its asker may be gone: whoever asks now hears of its end, at the latest.
+            State::Starting { ref starting, .. } => {
+                Some(Held::Running { container: container.name.clone(), pid: starting.pid, started_at: process::now() })
+            }
             State::Running { pid, started_at } => Some(Held::Running { container: container.name.clone(), pid, started_at }),
             State::Draining { exit, .. } | State::Exited { exit } => Some(Held::Exited { container: container.name.clone(), exit }),
         };
@@ -137,7 +145,8 @@ impl Shim {
         if self.containers.all.len() >= MAX {
             return Err(refused(Stage::Protocol, format!("a sandbox has {MAX} containers at most")));
         }
-        let head = read_head(&handed)?;
+        let plan = handed.first.first().ok_or_else(|| refused(Stage::Protocol, "there is no plan"))?;
+        let head = heads::read(plan.as_fd(), codec::container_head)?;
         if head.id != name || head.terminal {
             let why = if head.terminal { "a terminal is not supported" } else { "the plan is another container's" };
             return Err(refused(Stage::Protocol, why));
@@ -236,21 +245,37 @@ impl Shim {
         self.reply(asker, Reply::Started { pid, started_at });
     }
 
-    /// Ends a container that never ran, and tells its asker.
+    /// Ends a container that never ran, and tells its asker. Where the asker is gone, another client may have been told
+    /// that the container runs: then it has exited.
     fn fail_container(&mut self, id: u32, failure: Failure) {
-        let Some(container) = self.containers.take(id) else { return };
-        let asker = match container.state {
-            State::Opening { asker, .. } => asker,
-            State::Starting { asker, starting } => {
-                let _ = self.epoll.remove(&starting);
-                // It is about to leave by itself; its number is ours until it is reaped.
-                let _ = signal::send(starting.pid, signal::SIGKILL);
-                asker
-            }
+        let Some(container) = self.containers.get(id) else { return };
+        let (asker, pid) = match &container.state {
+            State::Opening { asker, .. } => (*asker, None),
+            State::Starting { asker, starting } => (*asker, Some(starting.pid)),
             State::Running { .. } | State::Draining { .. } | State::Exited { .. } => return,
         };
+        if let State::Starting { starting, .. } = &container.state {
+            let _ = self.epoll.remove(starting);
+            // It is about to leave by itself; its number is ours until it is reaped.
+            let _ = signal::send(starting.pid, signal::SIGKILL);
+        }
+        if let (Some(pid), false) = (pid, self.clients.has(asker.client)) {
+            let now = process::now();
+            return self.container_exits(id, Exit { pid, code: NEVER_RAN, signal: 0, started_at: now, finished_at: now });
+        }
+        self.containers.take(id);
         self.close_log(id);
         self.reply(asker, Reply::Failed(failure));
+    }
+
+    /// Whoever asked for these containers is gone, and nothing of them exists yet.
+    pub(crate) fn cancel_openings(&mut self, client: u32) {
+        let opening = |c: &&Container| matches!(c.state, State::Opening { asker, .. } if asker.client == client);
+        let ids: Vec<u32> = self.containers.all.iter().filter(opening).map(|c| c.id).collect();
+        for id in ids {
+            self.containers.take(id);
+            self.close_log(id);
+        }
     }
 
     /// The first process was reaped.
@@ -265,7 +290,11 @@ impl Shim {
         }
         let Some(container) = self.containers.get(id) else { return };
         let State::Running { pid, started_at } = container.state else { return };
-        let exit = Exit { pid, code: ended.code(), signal: ended.signal(), started_at, finished_at: process::now() };
+        self.container_exits(id, Exit { pid, code: ended.code(), signal: ended.signal(), started_at, finished_at: process::now() });
+    }
+
+    fn container_exits(&mut self, id: u32, exit: Exit) {
+        let Some(container) = self.containers.get(id) else { return };
         container.state = State::Draining { exit, deadline: process::monotonic() + DRAIN };
         let name = container.name.clone();
         let logged = container.streams.is_some();
@@ -313,10 +342,4 @@ impl Shim {
         let _ = records::remove(&self.folder, name);
         Ok(Reply::Done)
     }
-}
-
-fn read_head(handed: &Handed) -> Result<ContainerHead, Failure> {
-    let plan = handed.first.first().ok_or_else(|| refused(Stage::Protocol, "there is no plan"))?;
-    let bytes = memfd::read_head(plan.as_fd(), MAX_HEAD).map_err(failed(Stage::Protocol, "read the plan"))?;
-    codec::container_head(&bytes).map_err(|error| refused(Stage::Protocol, format!("the plan: {error}")))
 }

@@ -5,12 +5,13 @@ use std::os::fd::AsFd;
 use berth_oci::Starting;
 use berth_oci::launch::{self, Handed as Launch};
 use berth_plan::message::{Event, Exit, Reply, Stage};
-use berth_plan::{MAX_HEAD, codec};
+use berth_plan::codec;
 use berth_sys::pidfd::{Ended, PidFd};
-use berth_sys::{memfd, process, signal};
+use berth_sys::{process, signal};
 
 use crate::answer::{Answer, Asker, failed, refused};
 use crate::clients::Handed;
+use crate::heads;
 use crate::records;
 use crate::shim::{Key, Shim};
 
@@ -77,8 +78,7 @@ impl Shim {
         let [plan, input, output, error] = handed.first.as_slice() else {
             return Err(refused(Stage::Protocol, "an exec needs a plan and three streams"));
         };
-        let bytes = memfd::read_head(plan.as_fd(), MAX_HEAD).map_err(failed(Stage::Protocol, "read the plan"))?;
-        let head = codec::exec_head(&bytes).map_err(|error| refused(Stage::Protocol, format!("the plan: {error}")))?;
+        let head = heads::read(plan.as_fd(), codec::exec_head)?;
         if head.id != name || head.terminal {
             let why = if head.terminal { "a terminal is not supported" } else { "the plan is another exec's" };
             return Err(refused(Stage::Protocol, why));

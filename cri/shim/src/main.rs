@@ -14,6 +14,7 @@ mod answer;
 mod clients;
 mod containers;
 mod execs;
+mod heads;
 mod logger;
 mod records;
 mod sandbox;

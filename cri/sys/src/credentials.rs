@@ -45,3 +45,13 @@ pub fn set_dumpable(dumpable: bool) -> io::Result<()> {
 pub fn set_umask(mask: u32) -> u32 {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask)).as_raw_mode()
 }
+
+/// Leaves the inherited session keyring for a new, empty one (keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`).
+///
+/// # Errors
+/// `ENOSYS` on kernels without keyrings, `EDQUOT`, `EPERM` where an outer sandbox forbids it.
+pub fn new_session_keyring() -> io::Result<()> {
+    // SAFETY: the null pointer asks for an anonymous keyring; no memory of ours is touched.
+    let answer = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
+    crate::outcome(answer).map(drop)
+}

@@ -99,6 +99,14 @@ pub fn is_inside_root() -> io::Result<bool> {
     Ok(rustix::process::getcwd(Vec::new())?.as_bytes().starts_with(b"/"))
 }
 
+/// Whether the running kernel is `major.minor` or newer, by its own word (uname(2)).
+pub fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}
+
 /// Nanoseconds since the epoch.
 pub fn now() -> i64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);

@@ -1,6 +1,11 @@
 //! What a shim costs.
 
 use std::fs;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use berth_plan::container::Exec;
+use berth_plan::message::Event;
 
 use crate::place::{Place, children, name_of};
 
@@ -28,4 +33,35 @@ fn a_shim_with_its_logger_stays_small() {
     assert!(shim + logger <= BAR, "shim {shim} KiB, logger {logger} KiB");
     place.signal("c1", 9);
     place.exit_of("c1");
+}
+
+/// Medians of what the runtime will wait for, printed for people: the test harness is no place for bars on time.
+#[test]
+fn starts_and_execs_take() {
+    let mut place = Place::new();
+    let mut plan = place.plan("held", "");
+    plan.process.args = vec!["/usr/bin/sleep".to_owned(), "1000".to_owned()];
+    place.start(&plan).expect("start");
+    let (mut starts, mut lives, mut execs) = (Vec::new(), Vec::new(), Vec::new());
+    for n in 0..40 {
+        let mut plan = place.plan(&format!("c{n}"), "");
+        plan.process.args = vec!["/usr/bin/true".to_owned()];
+        let begin = Instant::now();
+        place.start(&plan).expect("start");
+        starts.push(begin.elapsed());
+        place.exit_of(&plan.id);
+        lives.push(begin.elapsed());
+        let null = fs::File::options().read(true).write(true).open("/dev/null").expect("null");
+        let exec = Exec { id: format!("e{n}"), container: "held".to_owned(), process: crate::place::process(&["/usr/bin/true"]) };
+        let begin = Instant::now();
+        place.exec(&exec, [null.as_fd(); 3]).expect("exec");
+        let Event::ExecExited { .. } = place.client.event() else { panic!("an exec's end") };
+        execs.push(begin.elapsed());
+    }
+    for (what, times) in [("start", &mut starts), ("start and end", &mut lives), ("exec and end", &mut execs)] {
+        times.sort_unstable();
+        println!("{what}: median {:?}", times[times.len() / 2]);
+    }
+    place.signal("held", 9);
+    place.exit_of("held");
 }

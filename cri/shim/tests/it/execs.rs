@@ -69,6 +69,8 @@ fn an_exec_fails_in_known_words() {
     exec.process = process(&["/bin/true"]);
     exec.process.cwd = "/no/such".to_owned();
     assert_eq!(place.exec(&exec, [input.as_fd(); 3]).expect_err("no folder").stage, Stage::Cwd);
+    exec.process.cwd = "/proc/self/root/tmp".to_owned();
+    assert_eq!(place.exec(&exec, [input.as_fd(); 3]).expect_err("a magic link").stage, Stage::Cwd);
     place.signal("c1", 9);
     place.exit_of("c1");
     let failure = place.exec(&plan("e1", "c1", "true"), [input.as_fd(); 3]).expect_err("it has ended");

@@ -1,12 +1,16 @@
+use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::process::Command;
 
 use berth_plan::container::Container;
-use berth_plan::message::{FromShim, Reply, Request, Stage};
+use berth_plan::message::{FromShim, Held, Reply, Request, Stage};
 use berth_plan::{PROTOCOL, codec};
 use berth_sys::{memfd, seqpacket};
 
 use crate::client::Client;
-use crate::place::Place;
+use crate::place::{Place, children, name_of};
 
 fn memory(plan: &Container) -> OwnedFd {
     memfd::sealed("plan", &codec::encode(plan).expect("it fits")).expect("memfd")
@@ -86,4 +90,75 @@ fn a_second_start_of_a_name_is_refused() {
     let mut place = Place::without_sandbox();
     let plan = place.plan("c1", "true");
     assert_eq!(place.start(&plan).expect_err("no sandbox").stage, Stage::Protocol);
+}
+
+#[test]
+fn a_start_whose_asker_is_gone_before_the_log_is_open_is_forgotten() {
+    let mut place = Place::new();
+    // The logger waits for a reader that never comes.
+    let fifo = place.folder.join("c1.log");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    let plan = place.plan("c1", "true");
+    let start = Request::Start { container: "c1".to_owned(), cgroup_procs: 0, cgroup_v2: false };
+    place.client.send(start, &[memory(&plan).as_fd()]);
+    place.client = Client::connect(&place.folder.join("run/shim.sock")).0;
+    // The second hello comes after the first connection's end was seen.
+    let (client, hello) = Client::connect(&place.folder.join("run/shim.sock"));
+    place.client = client;
+    let Reply::Hello { containers, .. } = hello else { panic!("{hello:?}") };
+    assert_eq!(containers, []);
+    let mut plan = place.plan("c1", "exit 2");
+    plan.log_path = String::new();
+    place.start(&plan).expect("the name is free");
+    assert_eq!(place.exit_of("c1").code, 2);
+}
+
+#[test]
+fn a_start_whose_asker_is_gone_half_way_ends_as_an_exit() {
+    let mut place = Place::new();
+    // A frozen cgroup holds the child where it joins.
+    let freezer = PathBuf::from(format!("/sys/fs/cgroup/freezer/berth-test-shim-start-{}", std::process::id()));
+    fs::create_dir(&freezer).expect("cgroup");
+    fs::write(freezer.join("freezer.state"), "FROZEN").expect("freeze");
+    let procs = fs::File::options().write(true).open(freezer.join("cgroup.procs")).expect("procs");
+    let plan = place.plan("c1", "true");
+    let start = Request::Start { container: "c1".to_owned(), cgroup_procs: 1, cgroup_v2: false };
+    place.client.send(start, &[memory(&plan).as_fd(), procs.as_fd()]);
+    while fs::read_to_string(freezer.join("cgroup.procs")).expect("procs").is_empty() {
+        std::thread::yield_now();
+    }
+    let (client, hello) = Client::connect(&place.folder.join("run/shim.sock"));
+    let Reply::Hello { containers, .. } = hello else { panic!("{hello:?}") };
+    assert!(matches!(containers.as_slice(), [Held::Running { container, .. }] if container == "c1"), "{containers:?}");
+    place.client = client;
+    place.signal("c1", 9);
+    fs::write(freezer.join("freezer.state"), "THAWED").expect("thaw");
+    assert_eq!(place.exit_of("c1").code, 128);
+    fs::remove_dir(&freezer).expect("remove the cgroup");
+}
+
+#[test]
+fn no_secret_of_a_container_stays_in_the_shim() {
+    let mut place = Place::new();
+    let mut plan = place.plan("c1", "exec sleep 1000");
+    // Not as one text in this test's own pages that the kernel might share.
+    plan.process.env.push(format!("TOKEN={}{}", "hunter2-and", "-swordfish"));
+    place.start(&plan).expect("start");
+    let needle = b"hunter2-and-swordfish";
+    let holds = |pid: i32| {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
+        let memory = fs::File::open(format!("/proc/{pid}/mem")).expect("mem");
+        maps.lines().any(|line| {
+            let (range, _) = line.split_once(' ').expect("a range");
+            let (from, to) = range.split_once('-').expect("a range");
+            let number = |text| u64::from_str_radix(text, 16).expect("an address");
+            let (from, to) = (number(from), number(to));
+            let mut bytes = vec![0; usize::try_from(to - from).expect("a size")];
+            memory.read_at(&mut bytes, from).is_ok_and(|length| bytes[..length].windows(needle.len()).any(|window| window == needle))
+        })
+    };
+    let logger = children(place.shim).into_iter().find(|&pid| name_of(pid) == "berth-shim-log").expect("a logger");
+    assert!(!holds(place.shim) && !holds(logger));
+    place.signal("c1", 9);
+    place.exit_of("c1");
 }
