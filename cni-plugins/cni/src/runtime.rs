@@ -40,15 +40,26 @@ impl Runtime {
 
     /// Attaches: calls the plugins in order. On an error what was done is undone.
     ///
-    /// An ADD of the same attachment that never ended, in this process or before it, is undone first.
+    /// An ADD of the same attachment that never ended, in this process or before it, is undone first; one that did end
+    /// must be followed by a DEL, and is left as it is.
     ///
     /// # Errors
     /// The plugin's error; when undoing failed too, [`RuntimeError::Several`] with the cause first.
     pub fn add(&self, list: &NetworkList, attachment: &Attachment) -> Result<CniResult, RuntimeError> {
         attachment.check()?;
         let _turn = self.turns.attachment(&list.name, &attachment.container_id, &attachment.ifname);
-        if let Some(Cached { list, attachment, result: None }) = self.cached(list, attachment) {
-            self.detach(&list, &attachment, None)?;
+        match self.cached(list, attachment) {
+            None => {}
+            Some(Cached { list, attachment, result: None }) => self.detach(&list, &attachment, None)?,
+            // Not even an undoing may follow: it would take the first one's network away.
+            Some(Cached { result: Some(_), .. }) => {
+                let reason = "it is attached already";
+                return Err(RuntimeError::Attachment {
+                    field: "container id",
+                    value: attachment.container_id.clone(),
+                    reason,
+                });
+            }
         }
         self.cache.write(list, attachment, None)?;
         let added = self.attach(list, attachment).and_then(|result| {

@@ -5,6 +5,8 @@
 //! chain of a verdict map appears and goes with the elements that lead to it.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, PoisonError};
 
 use berth_cni::CniError;
@@ -41,15 +43,36 @@ pub(crate) struct Joining {
     pub(crate) chain: Vec<Command>,
 }
 
-/// Within this process, looking and changing takes turns; between processes the rule set's generation sees to it.
-static TURN: Mutex<()> = Mutex::new(());
+/// The socket of the last change, and the namespace that it belongs to.
+///
+/// It is kept because closing one is slow: the kernel then waits until all that was deleted is past its RCU grace period,
+/// 10 ms and more. Its lock also makes looking and changing take turns within this process; between processes the rule
+/// set's generation sees to that.
+static KEPT: Mutex<Option<Kept>> = Mutex::new(None);
+
+#[derive(Debug)]
+struct Kept {
+    nft: Nft,
+    namespace: (u64, u64),
+}
 
 /// Looks at the rules, decides, and carries the decision out, in a single step as far as anybody can see.
 pub(crate) fn decide<T>(work: impl FnMut(&mut Nft) -> Result<(Option<Batch>, T), NetError>) -> Result<T, CniError> {
     let failed = |error| CniError::io("nf_tables", error);
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut nft = Nft::open().map_err(failed)?;
-    berth_effect::run("rules-change", || nft.decide(work)).map_err(failed)
+    let here = fs::metadata("/proc/thread-self/ns/net").map_err(|error| failed(error.into()))?;
+    let namespace = (here.dev(), here.ino());
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let nft = match kept.take() {
+        Some(kept) if kept.namespace == namespace => kept.nft,
+        _ => Nft::open().map_err(failed)?,
+    };
+    let Kept { nft, .. } = kept.insert(Kept { nft, namespace });
+    let outcome = berth_effect::run("rules-change", || nft.decide(work));
+    if outcome.is_err() {
+        // Answers to what failed may still be on their way in.
+        *kept = None;
+    }
+    outcome.map_err(failed)
 }
 
 impl Held {

@@ -72,7 +72,9 @@ fn plugins_are_called_in_order_and_undone_in_reverse() {
     let result = runtime.add(&list, &attachment()).expect("add");
     assert_eq!(result.interfaces.len(), 2);
     runtime.check(&list, &attachment()).expect("check");
-    assert_eq!(runtime.attachments()[0].result, Some(result));
+    assert_eq!(runtime.attachments()[0].result.as_ref(), Some(&result));
+    let error = runtime.add(&list, &attachment()).expect_err("twice");
+    assert!(error.to_string().contains("attached already"), "{error}");
     runtime.del(&list, &attachment()).expect("del");
     runtime.del(&list, &attachment()).expect("del again");
     assert!(runtime.attachments().is_empty());
