@@ -1,6 +1,7 @@
 //! A program that runs beside the test until it is told to stop.
 
 use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -22,6 +23,8 @@ pub struct Daemon {
     name: String,
     child: Child,
     log: PathBuf,
+    /// How long the log was when the program was started.
+    before: u64,
 }
 
 impl Daemon {
@@ -34,6 +37,7 @@ impl Daemon {
             fs::create_dir_all(folder)?;
         }
         let file = File::options().create(true).append(true).open(log)?;
+        let before = file.metadata()?.len();
         let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
@@ -41,7 +45,7 @@ impl Daemon {
             .process_group(0)
             .spawn()
             .with_context(|| format!("cannot start {name} ({})", command.get_program().to_string_lossy()))?;
-        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
+        Ok(Self { name: name.to_owned(), child, log: log.to_owned(), before })
     }
 
     /// Its process id.
@@ -59,6 +63,18 @@ impl Daemon {
         let pid = self.child.id();
         std::mem::forget(self);
         pid
+    }
+
+    /// What the program has written so far.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub fn words(&self) -> Result<String> {
+        let mut file = File::open(&self.log)?;
+        file.seek(SeekFrom::Start(self.before))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Fails when the program has ended, with the end of its log.

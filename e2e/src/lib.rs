@@ -16,5 +16,6 @@ pub mod node;
 pub mod paths;
 pub mod registry;
 pub mod scenario;
+pub mod standalone;
 pub mod vm;
 pub mod wait;

@@ -1,6 +1,10 @@
 //! The scenarios: each a story with an end that can be checked.
 
+pub mod bad_input;
+pub mod crash;
 pub mod first_pod;
 mod stage;
+pub mod vm;
+pub mod yaml;
 
 pub use stage::Stage;

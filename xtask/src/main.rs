@@ -86,6 +86,16 @@ enum E2eTask {
         #[arg(long)]
         two_processes: bool,
     },
+    /// Every crash point of a pod's life: a restart leaves nothing behind
+    Crash {
+        /// The first point to visit
+        #[arg(long, default_value_t = 1)]
+        first: u64,
+    },
+    /// Bad manifests, images, registries, options and rights: one clear line each
+    BadInput,
+    /// What YAML means, beside kubectl
+    Yaml,
 }
 
 #[derive(Debug, Subcommand)]
@@ -109,6 +119,8 @@ struct Json {
 enum VmTask {
     /// Boot the guest's kernel and switch it off again
     Boot,
+    /// A pod on pure cgroup v2: the node in the guest, the control plane outside
+    FirstPod,
 }
 
 #[derive(Args, Debug)]
@@ -155,6 +167,7 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Bench { command: BenchTask::Pod(Json { json }) } => house::run(prepare_bench, || bench::pod(json)),
         Task::Bench { command: BenchTask::Reference } => bench::build_reference(),
+        Task::Vm { command: VmTask::FirstPod } => house::run(prepare_vm, scenario::vm::play),
         Task::Vm { command: VmTask::Boot } => house::run(|| vm::Kernel::fetch().map(drop), vm::boot),
         Task::Registry { command } => registry(command),
     }
@@ -165,6 +178,11 @@ fn prepare() -> Result<()> {
     apt::ensure()?;
     controlplane::build::build(&paths::cache().join("controlplane/build.log"))?;
     ci::cargo(&["build", "--workspace", "--bins", "--locked", "--quiet"])
+}
+
+fn prepare_vm() -> Result<()> {
+    vm::Kernel::fetch()?;
+    prepare()
 }
 
 /// What `bench pod` needs: the programs as they ship, but for link-time optimisation.
@@ -179,6 +197,9 @@ fn e2e(task: &E2eTask) -> Result<()> {
         E2eTask::FirstPod { two_processes } => {
             scenario::first_pod::play(if *two_processes { Shape::Two } else { Shape::One })
         }
+        E2eTask::Crash { first } => scenario::crash::play(*first),
+        E2eTask::BadInput => scenario::bad_input::play(),
+        E2eTask::Yaml => scenario::yaml::play(),
     }
 }
 

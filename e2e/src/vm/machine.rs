@@ -50,9 +50,22 @@ impl Machine {
         Ok(Self { qemu, console })
     }
 
-    /// The guest's console.
-    pub fn console(&self) -> &Path {
-        &self.console
+    /// Fails when the guest has ended.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn check(&mut self) -> Result<()> {
+        self.qemu.check()
+    }
+
+    /// The console's lines that hold `text`.
+    ///
+    /// # Errors
+    /// The console can't be read.
+    pub fn lines_with(&self, text: &str) -> Result<Vec<String>> {
+        let console = fs::read(&self.console)?;
+        let console = String::from_utf8_lossy(&console);
+        Ok(console.lines().filter(|line| line.contains(text)).map(|line| line.trim().to_owned()).collect())
     }
 
     /// Waits until the guest's console shows `line`.
