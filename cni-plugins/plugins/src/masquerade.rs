@@ -93,7 +93,8 @@ fn network_chain(chain: String, net: IpNet) -> Vec<Command> {
     };
     let mut rules: Vec<Vec<Expression>> = Vec::new();
     for kept in [net, multicast] {
-        let mut expressions = is_in(End::Destination, kept);
+        let mut expressions = is_family(net.addr().is_ipv4());
+        expressions.extend(is_in(End::Destination, kept));
         expressions.push(Expression::Verdict(Verdict::Return));
         rules.push(expressions);
     }

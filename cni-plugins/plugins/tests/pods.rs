@@ -3,6 +3,7 @@
 mod stage;
 
 use std::fs;
+use std::process::Command;
 
 use berth_cni::{Attachment, NetworkList, RuntimeError, ValidAttachment, code};
 use berth_cni_plugins::withdraw;
@@ -47,6 +48,95 @@ fn pods_reach_each_other_the_host_and_the_outside() {
         assert_eq!(picture(), before);
         assert!(!stage.data_dir().exists());
     });
+}
+
+#[test]
+fn nft_lists_the_rules_as_they_are_documented() {
+    let shown = on_host(|stage| {
+        let ports = json!([
+            {"hostPort": 8080, "containerPort": 80},
+            {"hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "192.0.2.1"},
+        ]);
+        let pod = Pod::with_ports("c1", &ports);
+        stage.runtime().add(&stage.network(), &pod.attachment).expect("add");
+        rules()
+    });
+    let expected = "table inet berth_masquerade {
+map pods4 {
+type ipv4_addr : verdict
+elements = { 10.88.0.2 comment \"pods c1 eth0\" : jump net-10.88.0.0/24 }
+}
+
+map pods6 {
+type ipv6_addr : verdict
+}
+
+chain postrouting {
+type nat hook postrouting priority srcnat; policy accept;
+ip saddr vmap @pods4
+ip6 saddr vmap @pods6
+}
+
+chain net-10.88.0.0/24 {
+ip daddr 10.88.0.0/24 return
+ip daddr 224.0.0.0/4 return
+masquerade
+}
+}
+table ip berth_hostport {
+map ports {
+type inet_proto . inet_service : ipv4_addr . inet_service
+elements = { tcp . 8080 comment \"pods c1 eth0\" : 10.88.0.2 . 80 }
+}
+
+map address_ports {
+type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+elements = { 192.0.2.1 . udp . 53 comment \"pods c1 eth0\" : 10.88.0.2 . 5353 }
+}
+
+map pods {
+type ipv4_addr : verdict
+elements = { 10.88.0.2 comment \"pods c1 eth0\" : jump net-10.88.0.0/24 }
+}
+
+set localnet {
+type ifname
+elements = { \"br-pods\" }
+}
+
+chain prerouting {
+type nat hook prerouting priority dstnat; policy accept;
+fib daddr type local jump to_pods
+}
+
+chain output {
+type nat hook output priority -100; policy accept;
+fib daddr type local jump to_pods
+}
+
+chain postrouting {
+type nat hook postrouting priority srcnat; policy accept;
+meta mark & 0x00002000 == 0x00000000 return
+ip saddr 127.0.0.0/8 masquerade
+ip daddr vmap @pods
+}
+
+chain input {
+type filter hook input priority filter; policy accept;
+iifname @localnet ip daddr 127.0.0.0/8 ct state ! established,related drop
+}
+
+chain to_pods {
+meta mark set meta mark | 0x00002000 dnat ip to ip daddr . meta l4proto . th dport map @address_ports
+meta mark set meta mark | 0x00002000 dnat ip to meta l4proto . th dport map @ports
+}
+
+chain net-10.88.0.0/24 {
+ip saddr 10.88.0.0/24 masquerade
+}
+}
+";
+    assert_eq!(shown, expected, "{shown}");
 }
 
 #[test]
@@ -178,20 +268,19 @@ fn pods_do_not_reach_what_listens_on_the_hosts_loopback() {
         let setting = sysctl::of_link("ipv4", "br-pods", "route_localnet");
         assert_eq!(sysctl::read(&setting).expect("read"), "1");
         serve("127.0.0.1:9000", "secret");
-        let reached = pod.run(|| {
-            // A pod with CAP_NET_ADMIN can send what it wants.
+        pod.run(|| {
+            // What a pod with CAP_NET_ADMIN can do: it makes 127.0.0.1 an address beyond its gateway.
             sysctl::write("net/ipv4/conf/all/route_localnet", "1").expect("setting");
             let mut route = Route::open().expect("socket");
-            let lo = route.link("lo").expect("get").expect("there").index;
-            route.change(&[Link::set_up(lo, false)]).expect("down");
             let index = route.link("eth0").expect("get").expect("there").index;
-            let to_the_host =
-                berth_net::NewRoute::new("127.0.0.1/32".parse().expect("net"), "10.88.0.1".parse().ok(), index);
-            route.change(&[to_the_host.add()]).map(|()| ask("127.0.0.1:9000"))
+            let target = "127.0.0.1/32".parse().expect("net");
+            let way = berth_net::NewRoute::new(target, "10.88.0.1".parse().ok(), index);
+            route.change(&[way.add()]).expect("route");
         });
-        assert!(!matches!(&reached, Ok(Ok(_))), "{reached:?}");
-        let rule = rules();
-        assert!(rule.contains("iifname @localnet ip daddr 127.0.0.0/8"), "{rule}");
+        assert!(pod.run(|| ask("127.0.0.1:9000")).is_err());
+        let flush = ["flush", "chain", "ip", "berth_hostport", "input"];
+        assert!(Command::new("nft").args(flush).status().expect("nft(8)").success());
+        assert_eq!(pod.run(|| ask("127.0.0.1:9000")).expect("that was the guard"), "secret 10.88.0.2");
     });
 }
 

@@ -155,6 +155,8 @@ const SET_IS_MAP: u32 = 0x8;
 /// `NFT_DATA_VERDICT`, the data type of verdict maps.
 const DATA_VERDICT: u32 = 0xffff_ff00;
 const LIST_ELEM: u16 = 1;
+/// `BYTEORDER_HOST_ENDIAN` of `nft`.
+const HOST_ENDIAN: u32 = 1;
 
 impl Family {
     /// `NFPROTO_*`.
@@ -290,6 +292,13 @@ impl Set {
             .number(4, concatenation(&self.key))
             .number(5, length(&self.key))
             .number(10, id);
+        // `nft` takes keys for big-endian unless it is told otherwise, in user data of its own form.
+        let attributes = if self.key == [Type::Ifname] {
+            let [a, b, c, d] = HOST_ENDIAN.to_ne_bytes();
+            attributes.bytes(13, &[0, 4, a, b, c, d])
+        } else {
+            attributes
+        };
         match &self.data {
             None => attributes,
             Some(MapData::Verdicts) => attributes.number(6, DATA_VERDICT),

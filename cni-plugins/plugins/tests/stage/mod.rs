@@ -16,15 +16,15 @@ use berth_sys::netns::NetNs;
 use serde_json::{Value, json};
 
 /// Runs a test with a namespace of its own as the host's: no test sees the machine's network.
-pub(crate) fn on_host(test: impl FnOnce(&Stage) + Send) {
+pub(crate) fn on_host<T: Send>(test: impl FnOnce(&Stage) -> T + Send) -> T {
     let stage = Stage { dir: tempfile::tempdir().expect("a folder") };
     NetNs::fresh()
         .expect("root")
         .run(|| {
             up("lo");
-            test(&stage);
+            test(&stage)
         })
-        .expect("a thread in the host's namespace");
+        .expect("a thread in the host's namespace")
 }
 
 pub(crate) struct Stage {
