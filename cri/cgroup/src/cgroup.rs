@@ -56,6 +56,16 @@ impl Host {
         Ok(cgroup)
     }
 
+    /// The names of the cgroups right below `path`, in any hierarchy.
+    pub fn children(&self, path: &str) -> Vec<String> {
+        let Ok(path) = clean(path) else { return Vec::new() };
+        let folders = self.roots().filter_map(|root| fs::read_dir(root.join(&path[1..])).ok());
+        let entries = folders.flat_map(|entries| entries.flatten());
+        let names = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let names: std::collections::BTreeSet<_> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.into_iter().collect()
+    }
+
     /// Those of `path` and its parents that exist in no hierarchy, topmost first.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use crate::files::write;
 pub enum Devices {
     /// Everything (privileged).
     All,
-    /// runc's defaults (make any node, use the harmless ones and terminals) and these.
+    /// These, and no other.
     Listed(Vec<DeviceRule>),
 }
 
@@ -18,26 +18,12 @@ pub enum Devices {
 pub struct DeviceRule {
     /// A block device; else a character device.
     pub block: bool,
-    pub major: u32,
-    /// `None` is every minor number.
+    /// `None` is every number, here and below.
+    pub major: Option<u32>,
     pub minor: Option<u32>,
     /// Of `r`, `w` and `m` (mknod).
     pub access: String,
 }
-
-/// (major, minor) of null, zero, full, random, urandom, tty, console, ptmx: read, write, mknod.
-const HARMLESS: [(u32, Option<u32>); 9] = [
-    (1, Some(3)),
-    (1, Some(5)),
-    (1, Some(7)),
-    (1, Some(8)),
-    (1, Some(9)),
-    (5, Some(0)),
-    (5, Some(1)),
-    (5, Some(2)),
-    // Every /dev/pts/N.
-    (136, None),
-];
 
 impl Cgroup {
     /// Sets the device rules: `false` where this machine has no devices controller of v1, so that nothing limits the use
@@ -52,13 +38,6 @@ impl Cgroup {
             return Ok(true);
         };
         write(&folder, "devices.deny", "a")?;
-        for any in ["c *:* m", "b *:* m"] {
-            write(&folder, "devices.allow", any)?;
-        }
-        for (major, minor) in HARMLESS {
-            let rule = DeviceRule { block: false, major, minor, access: "rwm".to_owned() };
-            write(&folder, "devices.allow", &rule.line())?;
-        }
         for rule in rules {
             write(&folder, "devices.allow", &rule.line())?;
         }
@@ -69,7 +48,7 @@ impl Cgroup {
 impl DeviceRule {
     fn line(&self) -> String {
         let kind = if self.block { 'b' } else { 'c' };
-        let minor = self.minor.map_or_else(|| "*".to_owned(), |minor| minor.to_string());
-        format!("{kind} {}:{minor} {}", self.major, self.access)
+        let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
+        format!("{kind} {}:{} {}", number(self.major), number(self.minor), self.access)
     }
 }

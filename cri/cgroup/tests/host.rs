@@ -2,7 +2,7 @@
 
 use std::process::{Child, Command, Stdio};
 
-use berth_cgroup::{Cgroup, Devices, Host, Resources};
+use berth_cgroup::{Cgroup, DeviceRule, Devices, Host, Resources};
 
 /// Removes the test's cgroup whatever happens.
 struct Guard {
@@ -60,7 +60,9 @@ fn limits_can_be_set_raised_and_lowered() {
     resources.cpu_quota = Some(-1);
     resources.pids_limit = Some(-1);
     cgroup.apply(&resources).expect("no limits");
-    cgroup.limit_devices(&Devices::Listed(Vec::new())).expect("device rules");
+    let null = DeviceRule { block: false, major: Some(1), minor: Some(3), access: "rwm".to_owned() };
+    let nodes = DeviceRule { block: true, major: None, minor: None, access: "m".to_owned() };
+    cgroup.limit_devices(&Devices::Listed(vec![null, nodes])).expect("device rules");
     assert!(guard.host.missing(&guard.path("/pod/one")).expect("missing").is_empty());
     assert_eq!(guard.host.missing(&guard.path("/pod/x/y")).expect("missing"), [guard.path("/pod/x"), guard.path("/pod/x/y")]);
 }

@@ -1,1 +1,39 @@
-//! The CRI service.
+//! The CRI service: sandboxes, containers and images, one file per RPC under `rpc/`.
+//!
+//! [`Service`] implements the generated server traits, so that the agent in the same process and a client on the socket
+//! ([`serve`]) go through the same door. What an RPC changes is done by a task of its own: a client that hangs up
+//! cancels nothing half-way.
+
+mod cgroups;
+mod config;
+mod container;
+mod door;
+mod error;
+mod events;
+mod execs;
+mod exits;
+mod facts;
+mod files;
+mod host_files;
+mod images;
+mod install;
+mod lock;
+mod network;
+mod operations;
+mod places;
+mod records;
+mod recover;
+mod rpc;
+mod rules;
+mod runtime;
+mod sandbox;
+mod serve;
+mod service;
+mod shim;
+mod tasks;
+mod teardown;
+
+pub use config::Config;
+pub use error::OpenError;
+pub use serve::serve;
+pub use service::Service;

@@ -1,0 +1,39 @@
+//! A container's cgroup, and the way into it.
+
+use berth_cgroup::{CgroupError, Handles, Resources};
+
+use crate::container::Container;
+use crate::runtime::Runtime;
+
+/// What the shim is handed so that a process enters a cgroup.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) handles: Handles,
+    /// How many of the descriptors are v1's.
+    pub(crate) procs: u8,
+}
+
+/// Makes and limits a container's cgroup.
+pub(crate) fn make(runtime: &Runtime, container: &Container, limits: &Resources) -> Result<Entry, CgroupError> {
+    let cgroup = {
+        let _turn = runtime.cgroup_parents.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        runtime.cgroups.create(&container.record.cgroup, limits)?
+    };
+    if !cgroup.limit_devices(&container.record.devices.devices())? {
+        tracing::debug!(container = container.id, "no devices controller: device nodes are limited by capabilities alone");
+    }
+    entry(cgroup.handles()?)
+}
+
+/// The way into a running container's cgroup.
+pub(crate) fn of(runtime: &Runtime, container: &Container) -> Result<Entry, CgroupError> {
+    entry(runtime.cgroups.open(&container.record.cgroup)?.handles()?)
+}
+
+fn entry(handles: Handles) -> Result<Entry, CgroupError> {
+    let procs = u8::try_from(handles.procs.len()).map_err(|_| CgroupError::Unsupported {
+        what: "cgroups",
+        reason: "there are more than 255 hierarchies".to_owned(),
+    })?;
+    Ok(Entry { handles, procs })
+}

@@ -1,0 +1,43 @@
+//! What the runtime is told at start.
+
+use std::path::PathBuf;
+
+use berth_image::Options;
+
+/// Folders and options of the runtime; the defaults are those of the command line.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Durable: images, layers, container records. `/var/lib/berth`.
+    pub root: PathBuf,
+    /// On tmpfs, gone after a reboot: lock, sandboxes, namespaces. `/run/berth`. At most 30 bytes shorter than a socket's
+    /// path may be, since each sandbox has its socket below.
+    pub state: PathBuf,
+    /// CNI network configurations; the first valid one is used. `/etc/cni/net.d`.
+    pub cni_conf_dir: PathBuf,
+    /// CNI plugins of other makers. `/opt/cni/bin`.
+    pub cni_bin_dirs: Vec<PathBuf>,
+    /// libcni's cache, shared with other runtimes on this machine. `/var/lib/cni`.
+    pub cni_cache_dir: PathBuf,
+    /// `<host>/hosts.toml`, as containerd reads them. `/etc/berth/certs.d`.
+    pub registry_config_dir: PathBuf,
+    /// Parent of the cgroups of sandboxes that name none, from the root of the hierarchies. `/berth`.
+    pub cgroup_parent: String,
+    /// How images are stored and unpacked. Its program applies layers; the default re-executes this program as
+    /// `berth unpack`.
+    pub images: Options,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: "/var/lib/berth".into(),
+            state: "/run/berth".into(),
+            cni_conf_dir: "/etc/cni/net.d".into(),
+            cni_bin_dirs: vec!["/opt/cni/bin".into()],
+            cni_cache_dir: "/var/lib/cni".into(),
+            registry_config_dir: "/etc/berth/certs.d".into(),
+            cgroup_parent: "/berth".to_owned(),
+            images: Options::default(),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A container.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use berth_cri_core::state::ContainerState;
+use berth_cri_proto::v1 as cri;
+use berth_plan::codec;
+use berth_plan::container as plan;
+use tokio::sync::watch;
+
+use crate::places::Places;
+use crate::records::ContainerRecord;
+
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) id: String,
+    pub(crate) sandbox: String,
+    pub(crate) record: ContainerRecord,
+    /// As asked for last.
+    limits: Mutex<cri::LinuxContainerResources>,
+    state: watch::Sender<ContainerState>,
+}
+
+impl Container {
+    pub(crate) fn new(record: ContainerRecord, state: ContainerState) -> Arc<Self> {
+        let limits = record.config.0.linux.as_ref().and_then(|linux| linux.resources.clone()).unwrap_or_default();
+        Arc::new(Self {
+            id: record.id.clone(),
+            sandbox: record.sandbox.clone(),
+            record,
+            limits: Mutex::new(limits),
+            state: watch::Sender::new(state),
+        })
+    }
+
+    pub(crate) fn config(&self) -> &cri::ContainerConfig {
+        &self.record.config.0
+    }
+
+    pub(crate) fn state(&self) -> ContainerState {
+        self.state.borrow().clone()
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(*self.state.borrow(), ContainerState::Running { .. })
+    }
+
+    /// Changes the state by one of its transitions and tells those who wait.
+    pub(crate) fn transition<T>(&self, change: impl FnOnce(&mut ContainerState) -> T) -> T {
+        let mut outcome = None;
+        self.state.send_modify(|state| outcome = Some(change(state)));
+        match outcome {
+            Some(outcome) => outcome,
+            None => unreachable!("send_modify calls its argument"),
+        }
+    }
+
+    /// Waits until it runs no more.
+    pub(crate) async fn ended(&self) {
+        let mut state = self.state.subscribe();
+        // The sender lives as long as `self`.
+        let _ = state.wait_for(|state| !matches!(state, ContainerState::Running { .. })).await;
+    }
+
+    pub(crate) fn limits(&self) -> cri::LinuxContainerResources {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_limits(&self, limits: cri::LinuxContainerResources) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    /// The compiled plan, with the frame that it travels in.
+    pub(crate) fn plan(&self, places: &Places) -> std::io::Result<(plan::Container, Vec<u8>)> {
+        let path = places.plan(&self.sandbox, &self.id);
+        let bytes = berth_effect::record::read(&path, berth_plan::MAX_PLAN as u64)?;
+        let bytes = bytes.ok_or_else(|| std::io::Error::other(format!("{} is missing", path.display())))?;
+        let plan = codec::decode(&bytes).map_err(std::io::Error::other)?;
+        Ok((plan, bytes))
+    }
+
+    fn code(&self) -> cri::ContainerState {
+        match *self.state.borrow() {
+            ContainerState::Created => cri::ContainerState::ContainerCreated,
+            ContainerState::Running { .. } => cri::ContainerState::ContainerRunning,
+            ContainerState::Exited { .. } => cri::ContainerState::ContainerExited,
+        }
+    }
+
+    pub(crate) fn summary(&self) -> cri::Container {
+        let config = self.config();
+        cri::Container {
+            id: self.id.clone(),
+            pod_sandbox_id: self.sandbox.clone(),
+            metadata: config.metadata.clone(),
+            image: config.image.clone(),
+            image_ref: self.record.image_id.clone(),
+            state: self.code().into(),
+            created_at: self.record.created_at,
+            labels: config.labels.clone(),
+            annotations: config.annotations.clone(),
+            image_id: self.record.image_id.clone(),
+        }
+    }
+
+    pub(crate) fn status(&self) -> cri::ContainerStatus {
+        let config = self.config();
+        let mut status = cri::ContainerStatus {
+            id: self.id.clone(),
+            metadata: config.metadata.clone(),
+            state: self.code().into(),
+            created_at: self.record.created_at,
+            image: config.image.clone(),
+            image_ref: self.record.image_id.clone(),
+            image_id: self.record.image_id.clone(),
+            labels: config.labels.clone(),
+            annotations: config.annotations.clone(),
+            mounts: config.mounts.clone(),
+            log_path: self.record.log_path.clone(),
+            resources: Some(cri::ContainerResources { linux: Some(self.limits()), windows: None }),
+            user: Some(cri::ContainerUser {
+                linux: Some(cri::LinuxContainerUser {
+                    uid: self.record.uid.into(),
+                    gid: self.record.gid.into(),
+                    supplemental_groups: self.record.groups.iter().map(|group| (*group).into()).collect(),
+                }),
+            }),
+            stop_signal: config.stop_signal,
+            ..cri::ContainerStatus::default()
+        };
+        match self.state() {
+            ContainerState::Created => {}
+            ContainerState::Running { started_at, .. } => status.started_at = started_at,
+            ContainerState::Exited { started_at, finished_at, code, reason, message, .. } => {
+                status.started_at = started_at;
+                status.finished_at = finished_at;
+                status.exit_code = code;
+                status.reason = reason.as_str().to_owned();
+                status.message = message;
+            }
+        }
+        status
+    }
+}

@@ -1,0 +1,140 @@
+//! CreateContainer: decides everything about a container and writes it down. Nothing runs yet.
+
+use std::sync::Arc;
+
+use berth_cri_core::state::ContainerState;
+use berth_cri_core::{ImageView, Paths, SandboxView, compile, names, resources, signals};
+use berth_cri_proto::v1 as cri;
+use berth_effect::record;
+use berth_image::{Image, Snapshot};
+use berth_plan::codec;
+use tonic::Status;
+
+use super::{invalid, required};
+use crate::container::Container;
+use crate::host_files;
+use crate::images::store_status;
+use crate::places::text;
+use crate::records::{self, ContainerRecord, Encoded};
+use crate::rules;
+use crate::runtime::{Runtime, new_id};
+use crate::sandbox::Sandbox;
+use crate::tasks::blocking;
+use crate::teardown;
+
+pub(crate) async fn call(
+    runtime: &Arc<Runtime>,
+    request: cri::CreateContainerRequest,
+) -> Result<cri::CreateContainerResponse, Status> {
+    let config = required(request.config, "config")?;
+    let sandbox = runtime.sandbox(&request.pod_sandbox_id)?;
+    sandbox.state().may_create().map_err(|refusal| Status::failed_precondition(format!("{refusal}: {}", sandbox.id)))?;
+    let metadata = required(config.metadata.clone(), "config.metadata")?;
+    let name = names::container(&metadata, &sandbox.metadata());
+    let _operation = runtime.operations.begin(&format!("container {name}"), "create").await;
+    if let Some(existing) = runtime.world().container_names.get(&name) {
+        return Err(Status::already_exists(format!(
+            "failed to reserve container name {name:?}: name {name:?} is reserved for {existing:?}"
+        )));
+    }
+    let image_name = required(config.image.clone(), "config.image")?.image;
+    let image = runtime
+        .images
+        .find(&image_name)
+        .ok_or_else(|| Status::not_found(format!("image {image_name:?} is not on this node: pull it first")))?;
+    let id = new_id()?;
+    let (work, made_for, new) = (Arc::clone(runtime), Arc::clone(&sandbox), id.clone());
+    let made = blocking(move || match make(&work, &made_for, &new, config, &image) {
+        Ok(record) => Ok(record),
+        Err(status) => {
+            if let Err(error) = teardown::container_remains(&work, &made_for.id, &new) {
+                tracing::error!(container = new, error, "a container that was not made can't be removed");
+            }
+            Err(status)
+        }
+    });
+    let container = Container::new(made.await??, ContainerState::Created);
+    {
+        let mut world = runtime.world();
+        world.container_names.insert(name, id.clone());
+        world.containers.insert(id.clone(), container);
+    }
+    runtime.tell(cri::ContainerEventType::ContainerCreatedEvent, &id, &sandbox.id);
+    Ok(cri::CreateContainerResponse { container_id: id })
+}
+
+fn make(
+    runtime: &Runtime,
+    sandbox: &Sandbox,
+    id: &str,
+    config: cri::ContainerConfig,
+    image: &Image,
+) -> Result<ContainerRecord, Status> {
+    if let Some(limits) = config.linux.as_ref().and_then(|linux| linux.resources.as_ref()) {
+        resources::from_cri(limits).map_err(|error| invalid(&error))?;
+    }
+    let users = runtime.images.users(image).map_err(|error| store_status(&error))?;
+    let view = ImageView::new(&image.config, users.passwd.clone(), users.group.clone());
+    let snapshot = runtime.images.snapshot(id, image).map_err(|error| store_status(&error))?;
+    let paths = paths(runtime, sandbox, id, &config, &snapshot)?;
+    let metadata = sandbox.metadata();
+    let outer = SandboxView {
+        id: &sandbox.id,
+        name: &metadata.name,
+        namespace: &metadata.namespace,
+        uid: &metadata.uid,
+        holder: sandbox.shim().map_or(0, |shim| shim.pid),
+        plan: &sandbox.plan,
+    };
+    let (spec, plan) =
+        compile::container(&runtime.facts, &outer, &config, &view, &paths).map_err(|error| invalid(&error))?;
+    let security = config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default();
+    let identity = compile::identity(&security, &view).map_err(|error| invalid(&error))?;
+    let record = ContainerRecord {
+        id: id.to_owned(),
+        sandbox: sandbox.id.clone(),
+        sandbox_config: Encoded(sandbox.config.clone()),
+        created_at: berth_sys::process::now(),
+        image_id: image.id.clone(),
+        log_path: paths.log_path,
+        cgroup: names::cgroup(&sandbox.plan.cgroup_parent, id),
+        stop_signal: signals::stop(&config, &view),
+        uid: identity.uid,
+        gid: identity.gid,
+        groups: identity.groups,
+        devices: rules::of(&spec),
+        config: Encoded(config),
+    };
+    write(runtime, &record, &plan).map_err(|error| Status::internal(format!("the container's record: {error}")))?;
+    Ok(record)
+}
+
+fn paths(
+    runtime: &Runtime,
+    sandbox: &Sandbox,
+    id: &str,
+    config: &cri::ContainerConfig,
+    snapshot: &Snapshot,
+) -> Result<Paths, Status> {
+    let folder = runtime.places.sandbox(&sandbox.id);
+    Ok(Paths {
+        container: id.to_owned(),
+        lower: snapshot.lower.iter().map(|path| text(path)).collect(),
+        upper: text(&snapshot.upper),
+        work: text(&snapshot.work),
+        log_path: compile::log_path(&sandbox.plan, config).map_err(|error| invalid(&error))?,
+        resolv_conf: text(&folder.join("resolv.conf")),
+        hostname: text(&folder.join("hostname")),
+        hosts: text(&folder.join("hosts")),
+        shm: text(&folder.join("shm")),
+        host: host_files::look_up(config)?,
+    })
+}
+
+/// The plan where a reboot takes it, then the record, which makes the container.
+fn write(runtime: &Runtime, record: &ContainerRecord, plan: &berth_plan::container::Container) -> std::io::Result<()> {
+    let frame = codec::encode(plan).map_err(std::io::Error::other)?;
+    record::write_volatile(&runtime.places.plan(&record.sandbox, &record.id), &frame)?;
+    let bytes = records::encode(&runtime.boot_id, record).map_err(std::io::Error::other)?;
+    record::write_durable(&runtime.places.container_record(&record.id), &bytes)
+}

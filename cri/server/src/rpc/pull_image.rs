@@ -1,0 +1,34 @@
+//! PullImage.
+
+use std::sync::Arc;
+
+use berth_cri_proto::v1::{AuthConfig, PullImageRequest, PullImageResponse};
+use berth_image::Auth;
+use tonic::Status;
+
+use super::required;
+use crate::images::pull_status;
+use crate::runtime::Runtime;
+
+pub(crate) async fn call(runtime: &Arc<Runtime>, request: PullImageRequest) -> Result<PullImageResponse, Status> {
+    let name = required(request.image, "image")?.image;
+    let auth = request.auth.map(credentials);
+    let pulled = runtime.images.pull(&name, auth, &runtime.registries).await;
+    let image = pulled.map_err(|error| {
+        tracing::warn!(image = name, %error, "image not pulled");
+        pull_status(&error)
+    })?;
+    tracing::info!(image = name, id = image.id, "image pulled");
+    Ok(PullImageResponse { image_ref: image.id })
+}
+
+fn credentials(auth: AuthConfig) -> Auth {
+    Auth {
+        username: auth.username,
+        password: auth.password,
+        auth: auth.auth,
+        server_address: auth.server_address,
+        identity_token: auth.identity_token,
+        registry_token: auth.registry_token,
+    }
+}

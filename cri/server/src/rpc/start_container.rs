@@ -1,0 +1,117 @@
+//! StartContainer: limits a cgroup and has the shim execute the plan in it.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use berth_cri_core::resources;
+use berth_cri_proto::v1::{ContainerEventType, StartContainerRequest, StartContainerResponse};
+use berth_plan::message::{Failure, Reply, Request, Stage};
+use tonic::Status;
+
+use super::invalid;
+use crate::cgroups::{self, Entry};
+use crate::container::Container;
+use crate::exits;
+use crate::runtime::Runtime;
+use crate::shim::{Shim, ShimError};
+use crate::tasks::blocking;
+
+pub(crate) async fn call(
+    runtime: &Arc<Runtime>,
+    request: StartContainerRequest,
+) -> Result<StartContainerResponse, Status> {
+    let container = runtime.container(&request.container_id)?;
+    let operation = runtime.operations.begin(&container.id, "start").await;
+    let sandbox = runtime
+        .sandbox(&container.sandbox)
+        .map_err(|_| Status::failed_precondition(format!("the sandbox of container {:?} is gone", container.id)))?;
+    container.state().may_start(&sandbox.state()).map_err(|refusal| {
+        Status::failed_precondition(format!("failed to start container {:?}: {refusal}", container.id))
+    })?;
+    let shim = sandbox.shim().ok_or_else(|| Status::failed_precondition("the sandbox's shim is gone"))?;
+    match start(runtime, &container, &shim).await {
+        Ok((pid, started_at)) => {
+            // An exit that was faster stands.
+            let _ = container.transition(|state| state.started(pid, started_at));
+            runtime.tell(ContainerEventType::ContainerStartedEvent, &container.id, &container.sandbox);
+            Ok(StartContainerResponse {})
+        }
+        Err(error) => {
+            let message = format!("failed to start container {:?}: {}", container.id, error.message());
+            tracing::warn!(container = container.id, error = error.message(), "container not started");
+            let _ = container.transition(|state| state.start_failed(berth_sys::process::now(), error.message()));
+            drop(operation);
+            exits::settle(runtime, &container);
+            runtime.tell(ContainerEventType::ContainerStoppedEvent, &container.id, &container.sandbox);
+            Err(Status::new(error.code(), message))
+        }
+    }
+}
+
+/// Its process id and when it began.
+async fn start(runtime: &Arc<Runtime>, container: &Arc<Container>, shim: &Arc<Shim>) -> Result<(i32, i64), Status> {
+    let limits = resources::from_cri(&container.limits()).map_err(|error| invalid(&error))?;
+    let (work, prepared) = (Arc::clone(runtime), Arc::clone(container));
+    let (plan, entry) = blocking(move || {
+        let (_, frame) = prepared.plan(&work.places).map_err(|error| Status::internal(format!("its plan: {error}")))?;
+        let plan = berth_sys::memfd::sealed("container-plan", &frame)
+            .map_err(|error| Status::internal(format!("its plan: {error}")))?;
+        make_log_folder(&prepared.record.log_path)?;
+        let entry = cgroups::make(&work, &prepared, &limits)
+            .map_err(|error| Status::unknown(format!("unable to apply cgroup configuration: {error}")))?;
+        Ok::<_, Status>((plan, entry))
+    })
+    .await??;
+    let Entry { handles, procs } = &entry;
+    let request =
+        Request::Start { container: container.id.clone(), cgroup_procs: *procs, cgroup_v2: handles.v2.is_some() };
+    let descriptors: Vec<_> =
+        [plan.as_fd()].into_iter().chain(handles.procs.iter().chain(&handles.v2).map(AsFd::as_fd)).collect();
+    match shim.call(request, &descriptors).await {
+        Ok(Reply::Started { pid, started_at }) => Ok((pid, started_at)),
+        Ok(_) => Err(Status::internal("the sandbox's shim answers out of turn")),
+        Err(ShimError::Failed(failure)) => Err(explain(container, &failure)),
+        Err(error) => Err(Status::unavailable(error.to_string())),
+    }
+}
+
+/// The kubelet makes this folder; other clients rely on us.
+fn make_log_folder(log: &str) -> Result<(), Status> {
+    match Path::new(log).parent() {
+        Some(folder) if !log.is_empty() => fs::create_dir_all(folder)
+            .map_err(|error| Status::unknown(format!("failed to create the log's folder {}: {error}", folder.display()))),
+        _ => Ok(()),
+    }
+}
+
+/// In the words that people know from other runtimes.
+fn explain(container: &Container, failure: &Failure) -> Status {
+    let what = match failure.stage {
+        Stage::Execve => "unable to start container process",
+        Stage::Cwd => "unable to enter the working directory",
+        Stage::Mount | Stage::Rootfs => "error mounting",
+        Stage::Device => "error creating device nodes",
+        Stage::Cgroup => "unable to apply cgroup configuration",
+        Stage::Namespace => "unable to create namespaces",
+        Stage::Sysctl => "unable to apply sysctls",
+        Stage::Paths => "unable to mask paths",
+        Stage::Log => "failed to open the log",
+        Stage::Rlimit => "unable to apply rlimits",
+        Stage::User => "unable to set the user",
+        Stage::Capabilities => "unable to set capabilities",
+        Stage::Seccomp => "unable to load the seccomp filter",
+        Stage::Fork => "unable to create the process",
+        Stage::Protocol | Stage::UnknownTarget | Stage::AlreadyExists => "the shim refused",
+    };
+    let text = format!("{what}: {}", failure.message);
+    match failure.stage {
+        Stage::AlreadyExists => Status::already_exists(text),
+        Stage::Protocol => Status::internal(text),
+        _ => {
+            tracing::debug!(container = container.id, stage = ?failure.stage, errno = failure.errno, "start failed");
+            Status::unknown(text)
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Status: whether pods can be run.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use berth_cri_proto::v1 as cri;
+use serde_json::json;
+use tonic::Status;
+
+use crate::places::text;
+use crate::runtime::Runtime;
+use crate::tasks::blocking;
+
+pub(crate) async fn call(runtime: &Arc<Runtime>, request: cri::StatusRequest) -> Result<cri::StatusResponse, Status> {
+    let work = Arc::clone(runtime);
+    let network = match blocking(move || work.network.ready()).await? {
+        Ok(()) => condition("NetworkReady", None),
+        Err(error) => condition("NetworkReady", Some(("NetworkPluginNotReady", error.to_string()))),
+    };
+    let features =
+        cri::RuntimeHandlerFeatures { recursive_read_only_mounts: runtime.facts.recursive_read_only, user_namespaces: false };
+    Ok(cri::StatusResponse {
+        status: Some(cri::RuntimeStatus { conditions: vec![condition("RuntimeReady", None), network] }),
+        info: if request.verbose { info(runtime) } else { HashMap::new() },
+        runtime_handlers: vec![cri::RuntimeHandler { name: String::new(), features: Some(features) }],
+        features: Some(cri::RuntimeFeatures { supplemental_groups_policy: true, ..cri::RuntimeFeatures::default() }),
+    })
+}
+
+fn condition(name: &str, problem: Option<(&str, String)>) -> cri::RuntimeCondition {
+    let status = problem.is_none();
+    let (reason, message) = problem.unwrap_or_default();
+    cri::RuntimeCondition { r#type: name.to_owned(), status, reason: reason.to_owned(), message }
+}
+
+fn info(runtime: &Runtime) -> HashMap<String, String> {
+    let config = json!({
+        "rootDir": text(&runtime.places.root),
+        "stateDir": text(&runtime.places.state),
+        "cniConfDir": text(&runtime.config.cni_conf_dir),
+        "cgroupDriver": "cgroupfs",
+    });
+    HashMap::from([("config".to_owned(), config.to_string())])
+}

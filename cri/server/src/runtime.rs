@@ -1,0 +1,121 @@
+//! What all calls share: the machine, the stores, and who is there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use berth_cgroup::Host;
+use berth_cri_core::{HostFacts, ids};
+use berth_cri_proto::v1::ContainerEventResponse;
+use berth_image::{RegistryConfig, Store};
+use tokio::sync::broadcast;
+use tonic::Status;
+
+use crate::Config;
+use crate::container::Container;
+use crate::execs::Execs;
+use crate::lock::Lock;
+use crate::network::Network;
+use crate::operations::Operations;
+use crate::places::Places;
+use crate::sandbox::Sandbox;
+use crate::tasks::Tasks;
+
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    pub(crate) config: Config,
+    pub(crate) places: Places,
+    pub(crate) boot_id: String,
+    pub(crate) facts: HostFacts,
+    pub(crate) cgroups: Host,
+    /// Held while cgroups above those of containers are made or removed, so that neither happens under the other's feet.
+    pub(crate) cgroup_parents: Mutex<()>,
+    pub(crate) images: Store,
+    pub(crate) registries: RegistryConfig,
+    pub(crate) network: Network,
+    /// The installed shim.
+    pub(crate) shim: PathBuf,
+    pub(crate) tasks: Tasks,
+    pub(crate) operations: Operations,
+    pub(crate) execs: Execs,
+    pub(crate) events: broadcast::Sender<ContainerEventResponse>,
+    pub(crate) world: Mutex<World>,
+    pub(crate) _lock: Lock,
+}
+
+/// Every sandbox and container, by id.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub(crate) sandboxes: BTreeMap<String, Arc<Sandbox>>,
+    pub(crate) containers: BTreeMap<String, Arc<Container>>,
+    /// Which id a name is reserved for; also while it is being created.
+    pub(crate) sandbox_names: HashMap<String, String>,
+    pub(crate) container_names: HashMap<String, String>,
+}
+
+impl Runtime {
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        // Only whole values are inserted and removed: a panic elsewhere leaves it sound.
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sandbox that an id, or a unique beginning of one, names.
+    pub(crate) fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>, Status> {
+        let world = self.world();
+        let found = ids::resolve(id, world.sandboxes.keys().map(String::as_str));
+        let found = found.map_err(|error| Status::not_found(format!("sandbox {id:?}: {error}")))?;
+        world.sandboxes.get(found).cloned().ok_or_else(|| Status::not_found(format!("sandbox {id:?} does not exist")))
+    }
+
+    /// The container that an id, or a unique beginning of one, names.
+    pub(crate) fn container(&self, id: &str) -> Result<Arc<Container>, Status> {
+        let world = self.world();
+        let found = ids::resolve(id, world.containers.keys().map(String::as_str));
+        let found = found.map_err(|error| Status::not_found(format!("container {id:?}: {error}")))?;
+        world.containers.get(found).cloned().ok_or_else(|| Status::not_found(format!("container {id:?} does not exist")))
+    }
+
+    pub(crate) fn sandboxes(&self) -> Vec<Arc<Sandbox>> {
+        self.world().sandboxes.values().cloned().collect()
+    }
+
+    pub(crate) fn containers(&self) -> Vec<Arc<Container>> {
+        self.world().containers.values().cloned().collect()
+    }
+
+    /// The containers of one sandbox.
+    pub(crate) fn containers_of(&self, sandbox: &str) -> Vec<Arc<Container>> {
+        self.world().containers.values().filter(|container| container.sandbox == sandbox).cloned().collect()
+    }
+
+    /// The shim's own cgroup, apart from the containers': what kills them for memory must not reach it.
+    pub(crate) fn shim_cgroup(&self, sandbox: &str) -> String {
+        format!("{}/shim-{sandbox}", self.config.cgroup_parent.trim_end_matches('/'))
+    }
+
+    /// The parent of the containers' cgroups where the caller names none.
+    pub(crate) fn own_cgroup_parent(&self, sandbox: &str) -> String {
+        format!("{}/pod-{sandbox}", self.config.cgroup_parent.trim_end_matches('/'))
+    }
+
+    /// Removes the runtime's own cgroup parent once nothing is in it.
+    pub(crate) fn tidy_cgroups(&self) {
+        let _turn = self.cgroup_parents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(parent) = self.cgroups.open(&self.config.cgroup_parent)
+            && parent.exists()
+        {
+            parent.remove_if_empty();
+        }
+    }
+}
+
+/// 64 hex digits that nobody has.
+pub(crate) fn new_id() -> Result<String, Status> {
+    let mut bytes = [0; 32];
+    File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .map_err(|error| Status::internal(format!("no random numbers: {error}")))?;
+    Ok(ids::from_random(bytes))
+}

@@ -1,0 +1,59 @@
+//! The service on a unix socket.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use berth_cri_proto::v1::image_service_server::ImageServiceServer;
+use berth_cri_proto::v1::runtime_service_server::RuntimeServiceServer;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::Service;
+
+/// The kubelet's own limit on a message, in bytes.
+const MESSAGE_LIMIT: usize = 16 << 20;
+
+/// Serves on the socket at `path` until `stop` is cancelled; calls in flight are answered first. The folder is made, a
+/// socket that nobody listens on any more is replaced, and the socket is removed at the end. Mode 0660: a client is root
+/// or in the group of the folder's owner.
+///
+/// # Errors
+/// When the socket can't be made (`AddrInUse` when somebody listens there), or the server fails.
+pub async fn serve(path: &Path, service: Arc<Service>, stop: CancellationToken) -> io::Result<()> {
+    let listener = listen(path)?;
+    tracing::info!(socket = %path.display(), "serving the CRI");
+    let served = tonic::transport::Server::builder()
+        .add_service(
+            RuntimeServiceServer::from_arc(Arc::clone(&service))
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT),
+        )
+        .add_service(
+            ImageServiceServer::from_arc(service)
+                .max_decoding_message_size(MESSAGE_LIMIT)
+                .max_encoding_message_size(MESSAGE_LIMIT),
+        )
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled())
+        .await;
+    let _ = fs::remove_file(path);
+    served.map_err(io::Error::other)
+}
+
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves on this socket")),
+        // A socket whose process is gone.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o660))?;
+    Ok(listener)
+}

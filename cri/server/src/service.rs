@@ -1,0 +1,103 @@
+//! The service as its users hold it.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use berth_cgroup::Host;
+use berth_cri_proto::v1::ContainerEventResponse;
+use berth_image::{RegistryConfig, Store};
+use tokio::sync::broadcast;
+
+use crate::execs::Execs;
+use crate::lock::Lock;
+use crate::network::Network;
+use crate::operations::Operations;
+use crate::places::Places;
+use crate::runtime::{Runtime, World};
+use crate::tasks::Tasks;
+use crate::{Config, OpenError, facts, install, recover};
+
+/// Events that a slow listener may be behind.
+const EVENTS: usize = 1024;
+
+/// The container runtime. One per state folder; dropping it leaves every container running.
+#[derive(Debug)]
+pub struct Service {
+    pub(crate) runtime: Arc<Runtime>,
+}
+
+impl Service {
+    /// Takes the state folder, finishes or undoes what an earlier life began, and adopts its sandboxes.
+    ///
+    /// # Errors
+    /// [`OpenError`]: above all when another runtime holds the state folder.
+    pub async fn open(config: Config) -> Result<Arc<Self>, OpenError> {
+        let runtime = tokio::task::spawn_blocking(move || prepare(config)).await.map_err(OpenError::Abnormal)??;
+        let runtime = Arc::new(runtime);
+        recover::recover(&runtime).await?;
+        Ok(Arc::new(Self { runtime }))
+    }
+
+    /// Container events from now on. A receiver that falls behind by more than 1024 loses the oldest.
+    pub fn events(&self) -> broadcast::Receiver<ContainerEventResponse> {
+        self.runtime.events.subscribe()
+    }
+
+    /// What the runtime was told at start.
+    pub fn config(&self) -> &Config {
+        &self.runtime.config
+    }
+
+    /// The image store, for images that come from elsewhere than a registry.
+    pub fn images(&self) -> &Store {
+        &self.runtime.images
+    }
+
+    /// Waits for the changes in flight. Containers go on running.
+    pub async fn close(&self) {
+        self.runtime.tasks.finish().await;
+    }
+}
+
+fn prepare(config: Config) -> Result<Runtime, OpenError> {
+    let places = Places { root: config.root.clone(), state: config.state.clone() };
+    // Root's folders are made by the image store, which lets containers' users through to their own files.
+    make(&places.state, 0o711)?;
+    let lock = Lock::take(&places.state, &places.lock())?;
+    for folder in [places.sandboxes(), places.namespaces(), places.running_plugins()] {
+        make(&folder, 0o700)?;
+    }
+    let images = Store::open(&places.root, config.images.clone())?;
+    let cgroups = Host::detect()?;
+    let (events, _) = broadcast::channel(EVENTS);
+    Ok(Runtime {
+        boot_id: facts::boot_id(),
+        facts: facts::probe(&cgroups),
+        cgroups,
+        cgroup_parents: Mutex::new(()),
+        images,
+        registries: RegistryConfig::new(&config.registry_config_dir),
+        network: Network::new(&config, &places),
+        shim: install::shim(&places)?,
+        tasks: Tasks::default(),
+        operations: Operations::default(),
+        execs: Execs::default(),
+        events,
+        world: Mutex::new(World::default()),
+        _lock: lock,
+        places,
+        config,
+    })
+}
+
+fn make(folder: &Path, mode: u32) -> Result<(), OpenError> {
+    if let Some(parent) = folder.parent() {
+        fs::create_dir_all(parent).map_err(OpenError::io("create", parent))?;
+    }
+    match DirBuilder::new().mode(mode).create(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        other => other.map_err(OpenError::io("create", folder)),
+    }
+}
