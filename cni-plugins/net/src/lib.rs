@@ -5,10 +5,12 @@
 //!
 //! - [`Route`]: links ([`link`]), addresses and routes
 //! - [`nft`]: rules as plain data ([`nft::Batch`]), and the socket that carries them out atomically ([`nft::Nft`])
+//! - [`conntrack`]: forgetting connections that new rules would not reach
 //! - [`sysctl`]: `/proc/sys/net` of the calling thread's namespace
 //!
 //! Nothing is exec'd. Errors carry the kernel's own words where it has some (extended acknowledgements).
 
+pub mod conntrack;
 pub mod link;
 pub mod nft;
 pub mod sysctl;

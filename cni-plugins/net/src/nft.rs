@@ -13,6 +13,7 @@ mod expression;
 mod listing;
 mod socket;
 
+pub(crate) use attribute::Attributes;
 pub use command::{Batch, Chain, Command, Data, Element, Family, Hook, HookPoint, MapData, Rule, Set, Type, Verdict};
 pub use expression::{Base, CtKey, Expression, MetaKey, Operator, Register};
 pub use listing::Listed;

@@ -20,6 +20,7 @@
 //! network needs `route_localnet`, which alone would let pods reach whatever listens on the host's loopback; `input`
 //! keeps them out. The links on which we set it are in `localnet`, and it is taken back with the table.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use berth_cni::CniError;
@@ -27,7 +28,7 @@ use berth_net::nft::{
     Base, Batch, Chain, Command, CtKey, Data, Element, Expression, Family, Hook, HookPoint, MapData, MetaKey, Operator,
     Register, Rule, Set, Type, Verdict,
 };
-use berth_net::{NetError, sysctl};
+use berth_net::{NetError, conntrack, sysctl};
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::identity::{Identity, Wanted};
@@ -35,6 +36,8 @@ use crate::tables::{End, Held, Joining, Table, chain_of, decide, is_in, key_of, 
 
 /// The bit by which packets to host ports are known on their way; the reference plugin's default.
 const MARK: u32 = 0x2000;
+
+const UDP: u8 = 17;
 
 const SETS: &[&str] = &["ports", "address_ports", "pods"];
 const LOCALNET: &str = "localnet";
@@ -102,7 +105,18 @@ pub(crate) fn add(
         let failed = |error| CniError::io(&setting, error);
         berth_effect::run("sysctl-write", || sysctl::write(&setting, "1")).map_err(failed)?;
     }
+    if outcome.is_ok() {
+        forget(table.family, ports.iter().filter(|port| port.protocol == UDP).map(|port| port.port));
+    }
     Ok(outcome)
+}
+
+/// Clients that go on sending are treated by the new rules. Where the kernel can't forget, their connections end by
+/// themselves, 30 s after the client paused.
+fn forget(family: Family, udp_ports: impl Iterator<Item = u16>) {
+    for port in udp_ports.collect::<BTreeSet<_>>() {
+        let _ = conntrack::forget_udp(family, port);
+    }
 }
 
 /// Ends all host ports of an attachment.
@@ -131,8 +145,9 @@ pub(crate) fn check(identity: &Identity, pod: IpNet, ports: &[HostPort]) -> Resu
 fn release(leaves: impl Fn(&Held) -> bool) -> Result<(), CniError> {
     for table in [V4, V6] {
         let mut withdrawn: Vec<String> = Vec::new();
-        let last = decide(|nft| {
+        let (last, udp_ports) = decide(|nft| {
             let held = table.held(nft)?;
+            let udp_ports: Vec<_> = held.iter().filter(|held| leaves(held)).filter_map(udp_port).collect();
             let batch = table.plan(&held, &leaves, Vec::new());
             let last = batch.as_ref().is_some_and(is_end);
             if last {
@@ -143,8 +158,9 @@ fn release(leaves: impl Fn(&Held) -> bool) -> Result<(), CniError> {
                     withdrawn.push(setting);
                 }
             }
-            Ok((batch, last))
+            Ok((batch, (last, udp_ports)))
         })?;
+        forget(table.family, udp_ports.into_iter());
         if !last {
             // Somebody else joined between our look and our change: the table stayed, and so must this.
             for setting in withdrawn {
@@ -221,6 +237,12 @@ fn key(port: &HostPort) -> Vec<u8> {
     key.extend_from_slice(&[port.protocol, 0, 0, 0]);
     key.extend_from_slice(&padded(port.port));
     key
+}
+
+/// The port of an element whose key is one of UDP.
+fn udp_port(held: &Held) -> Option<u16> {
+    let [protocol, _, _, _, high, low, _, _] = *held.listed.key.last_chunk()?;
+    (held.set != "pods" && protocol == UDP).then_some(u16::from_be_bytes([high, low]))
 }
 
 /// `address . port`.

@@ -3,7 +3,9 @@
 mod stage;
 
 use std::fs;
+use std::net::UdpSocket;
 use std::process::Command;
+use std::time::Duration;
 
 use berth_cni::{Attachment, NetworkList, RuntimeError, ValidAttachment, code};
 use berth_cni_plugins::withdraw;
@@ -238,6 +240,32 @@ fn host_ports_work(bridge_netfilter: &str) {
         assert_eq!(rules(), "");
         let setting = sysctl::of_link("ipv4", "br-pods", "route_localnet");
         assert_eq!(sysctl::read(&setting).expect("read"), "0", "taken back with the last port");
+    });
+}
+
+#[test]
+fn a_udp_client_that_goes_on_sending_reaches_whoever_holds_the_port() {
+    on_host(|stage| {
+        let beyond = outside();
+        let (runtime, network) = (stage.runtime(), stage.network());
+        let ports = json!([{"hostPort": 5353, "containerPort": 53, "protocol": "udp"}]);
+        let client = beyond.run(|| UdpSocket::bind("192.0.2.2:4000").expect("bind")).expect("enter");
+        client.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+        client.send_to(b"?", "192.0.2.1:5353").expect("send");
+        for id in ["a", "b"] {
+            let pod = Pod::with_ports(id, &ports);
+            runtime.add(&network, &pod.attachment).expect("add");
+            let server = pod.run(|| UdpSocket::bind("0.0.0.0:53").expect("bind"));
+            server.set_read_timeout(Some(Duration::from_secs(5))).expect("timeout");
+            client.send_to(id.as_bytes(), "192.0.2.1:5353").expect("send");
+            let mut buffer = [0; 16];
+            let (length, from) = server.recv_from(&mut buffer).expect("the datagram arrives");
+            assert_eq!((&buffer[..length], from.to_string()), (id.as_bytes(), "192.0.2.2:4000".to_owned()));
+            server.send_to(b"!", from).expect("answer");
+            let (_, from) = client.recv_from(&mut buffer).expect("the answer arrives");
+            assert_eq!(from.to_string(), "192.0.2.1:5353");
+            runtime.del(&network, &pod.attachment).expect("del");
+        }
     });
 }
 
