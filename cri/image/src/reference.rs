@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_a_reason() {
-        for name in ["", "UPPER/case", "a:b:c", "a@sha256:12", "a b", "../etc"] {
+        for name in ["", "Upper", "a:b:c", "a@sha256:12", "a b", "../etc"] {
             assert!(matches!(Reference::parse(name), Err(PullError::Reference { .. })), "{name}");
         }
     }

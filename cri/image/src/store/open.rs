@@ -39,6 +39,7 @@ fn layers(index: &mut Index, dir: &Path) -> Result<(), StoreError> {
     let mut numbers = Vec::new();
     for (name, path) in entries(dir)? {
         if name.starts_with(TEMPORARY_PREFIX) {
+            wait_for_unpacker(&path);
             remove_tree(&path)?;
         } else if let Some(number) = number(&name) {
             index.next_layer = index.next_layer.max(number + 1);
@@ -181,6 +182,14 @@ fn entries(dir: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
 /// A layer folder's number: digits without a leading zero.
 fn number(name: &str) -> Option<u64> {
     name.parse().ok().filter(|number: &u64| number.to_string() == name)
+}
+
+/// An unpacker outlives a killed parent by what is left in its pipe; it holds its folder locked.
+fn wait_for_unpacker(stage: &Path) {
+    if let Ok(folder) = fs::File::open(stage.join("diff")) {
+        // A failure here only means that removing may have to be repeated.
+        let _ = rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive);
+    }
 }
 
 pub(super) fn remove_tree(path: &Path) -> Result<(), StoreError> {

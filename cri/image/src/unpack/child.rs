@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::apply::{Applier, Refusal};
 use super::confine::confine;
@@ -26,6 +28,7 @@ pub fn child() -> ExitCode {
 
 fn run() -> Result<Answer, String> {
     berth_sys::fd::close_inherited().map_err(|error| format!("descriptors: {error}"))?;
+    let _held = hold().map_err(|error| format!("folder: {error}"))?;
     let mut input = BufReader::with_capacity(256 << 10, standard_input().map_err(|error| format!("input: {error}"))?);
     let mut header = [0; 16];
     input.read_exact(&mut header).map_err(|error| format!("limits: {error}"))?;
@@ -33,8 +36,9 @@ fn run() -> Result<Answer, String> {
     let number = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
     let (entries, bytes) = (number(entries), number(bytes));
     confine(bytes)?;
-    let root = rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty());
-    let root: OwnedFd = root.map_err(|error| format!("root: {error}"))?;
+    // openat, not open: that is the one the filter lets through.
+    let root = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let root = root.map_err(|error| format!("root: {error}"))?;
     let applied = Applier::new(root, entries, bytes).apply(&mut input);
     Ok(match applied {
         // The parent hashes what follows the archive as well, so it must be taken.
@@ -48,6 +52,14 @@ fn run() -> Result<Answer, String> {
             Answer::Failed { reason: format!("{reason}: {error}"), disk_full }
         }
     })
+}
+
+/// Holds the folder locked as long as this process lives: should the parent die, who cleans up waits for us, and who has
+/// cleaned up already does not find us in there.
+fn hold() -> io::Result<File> {
+    let folder = File::open(".")?;
+    rustix::fs::flock(&folder, rustix::fs::FlockOperation::NonBlockingLockShared)?;
+    Ok(folder)
 }
 
 /// Standard input without the library's small buffer around it.

@@ -1,0 +1,8 @@
+//! The store against real registries, the kernel, and hostile content. Needs root.
+
+mod crash;
+mod layers;
+mod pulls;
+mod server;
+mod snapshots;
+mod support;
