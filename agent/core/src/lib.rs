@@ -16,6 +16,7 @@ pub mod fields;
 pub mod hosts;
 pub mod names;
 pub mod plan;
+pub mod pull_secrets;
 pub mod qos;
 pub mod quantity;
 pub mod resources;

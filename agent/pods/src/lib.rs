@@ -4,10 +4,15 @@
 //! the runtime's events to them. A worker looks at what is desired and what was seen, asks `berth_agent_core::plan` for
 //! steps, carries them out, looks again, and tells its [`Publisher`] what changed.
 
+mod carry;
 mod config;
 mod cri;
+mod files;
+mod observe;
 mod pods;
 mod publisher;
+mod shared;
+mod worker;
 
 pub use config::{Config, NodeFacts};
 pub use cri::{Calls, Cri};
