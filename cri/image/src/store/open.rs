@@ -126,11 +126,22 @@ fn untangle(index: &mut Index, dir: &Path) -> Result<(), StoreError> {
 fn snapshots(index: &mut Index, dir: &Path) -> Result<(), StoreError> {
     for (name, path) in entries(dir)? {
         // A container's folder may hold records of others; only ours are ours to repair.
-        if let Some(record) = load::<SnapshotRecord>(&path.join("snapshot.json"))? {
-            index.snapshots.insert(name, record);
+        match load::<SnapshotRecord>(&path.join("snapshot.json"))? {
+            Some(record) => drop(index.snapshots.insert(name, record)),
+            None => forget_begun(&path),
         }
     }
     Ok(())
+}
+
+/// A container's folder that was made, but in which nothing was recorded yet, goes; one with anything in it stays.
+fn forget_begun(dir: &Path) {
+    for (name, path) in entries(dir).unwrap_or_default() {
+        if name.starts_with(TEMPORARY_PREFIX) {
+            let _ = berth_effect::record::remove(&path);
+        }
+    }
+    let _ = fs::remove_dir(dir);
 }
 
 /// Reads one record; one that can't be understood is set aside and reported as none.

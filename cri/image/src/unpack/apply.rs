@@ -167,7 +167,7 @@ impl Applier {
     fn file(&mut self, place: &Place, metadata: &Metadata, entry: &mut tar::Entry<'_, impl Read>) -> Result<(), Refusal> {
         let size = entry.size();
         let left = self.bytes_left.checked_sub(size);
-        self.bytes_left = left.ok_or_else(|| Refusal::Archive("unpacks to more bytes than it may".into()))?;
+        self.bytes_left = left.ok_or_else(|| Refusal::Archive("unpacks to more bytes than a layer of its size may".into()))?;
         let path = place.path();
         let (folder, name) = self.make_room(place)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -254,7 +254,7 @@ impl Applier {
         let fd = match self.open(path) {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::NOTDIR) => self.make_parents(path)?,
-            Err(error) => return Err(Refusal::io(path)(error)),
+            Err(error) => return Err(unopened(path, error)),
         };
         let kept = fd.try_clone().map_err(|error| Refusal::Io(format!("entry {path:?}"), error))?;
         self.last = Some((path.to_path_buf(), kept));
@@ -287,7 +287,7 @@ impl Applier {
                     }
                     self.open(&walked).map_err(Refusal::io(&walked))?
                 }
-                Err(error) => return Err(Refusal::io(&walked)(error)),
+                Err(error) => return Err(unopened(&walked, error)),
             };
         }
         Ok(folder)
@@ -339,6 +339,14 @@ impl Applier {
     fn count(&mut self, bytes: u64) {
         self.report.inodes += 1;
         self.report.bytes += bytes.div_ceil(BLOCK) * BLOCK;
+    }
+}
+
+/// Why a folder of the layer can't be opened: its own links may go in circles.
+fn unopened(path: &Path, error: Errno) -> Refusal {
+    match error {
+        Errno::LOOP => Refusal::Archive(format!("entry {path:?}: its links lead nowhere")),
+        other => Refusal::io(path)(other),
     }
 }
 
