@@ -37,9 +37,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         // A copy of our own: the inner cargo may rewrite its file while the outer compiler reads.
         let copy = out.join(program);
         fs::write(&copy, &bytes)?;
-        let digest = Sha256::digest(&bytes).iter().try_fold(String::new(), |mut text, byte| {
-            write!(text, "{byte:02x}").map(|()| text)
-        })?;
+        let digest = Sha256::digest(&bytes)
+            .iter()
+            .try_fold(String::new(), |mut text, byte| write!(text, "{byte:02x}").map(|()| text))?;
         println!("cargo:rustc-env=BERTH_CARRIED_{name}={}", copy.display());
         println!("cargo:rustc-env=BERTH_CARRIED_{name}_DIGEST={digest}");
     }
@@ -48,7 +48,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn build(workspace: &Path, target: &str, folder: &Path) -> Result<(), Box<dyn Error>> {
     let mut cargo = Command::new(variable("CARGO")?);
-    cargo.current_dir(workspace).args(["build", "--quiet", "--profile", "shim", "--target", target]).arg("--target-dir").arg(folder);
+    cargo
+        .current_dir(workspace)
+        .args(["build", "--quiet", "--profile", "shim", "--target", target])
+        .arg("--target-dir")
+        .arg(folder);
     if workspace.join("Cargo.lock").exists() {
         cargo.arg("--locked");
     }
@@ -68,7 +72,8 @@ fn build(workspace: &Path, target: &str, folder: &Path) -> Result<(), Box<dyn Er
 /// Everything that cargo sets for build scripts or that shapes what it compiles; where it downloads from stays.
 fn is_of_the_outer_build(name: &str) -> bool {
     const KEPT: [&str; 6] = ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_SOURCE_", "RUSTUP_"];
-    const SHAPING: [&str; 9] = ["CARGO", "CLIPPY_", "DEBUG", "HOST", "NUM_JOBS", "OPT_LEVEL", "PROFILE", "RUST", "TARGET"];
+    const SHAPING: [&str; 9] =
+        ["CARGO", "CLIPPY_", "DEBUG", "HOST", "NUM_JOBS", "OPT_LEVEL", "PROFILE", "RUST", "TARGET"];
     // MAKEFLAGS carries the outer jobserver: with it, both cargos share the processors instead of each taking all.
     SHAPING.iter().any(|prefix| name.starts_with(prefix)) && !KEPT.iter().any(|prefix| name.starts_with(prefix))
 }

@@ -38,10 +38,13 @@ fn serve() -> io::Result<()> {
     let signals = SignalFd::block(&[SIGTERM, SIGINT])?;
     let port = match env::var("PORT") {
         Err(_) => 8080,
-        Ok(text) => text.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("PORT={text} is no port")))?,
+        Ok(text) => {
+            text.parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("PORT={text} is no port")))?
+        }
     };
     // All addresses of both families, or of IPv4 where the kernel has no IPv6.
-    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?;
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))?;
     listener.set_nonblocking(true)?;
     let host: Arc<str> = hostname().into();
     println!("hello from {host}, listening on port {}", listener.local_addr()?.port());
@@ -107,7 +110,9 @@ mod tests {
     #[test]
     fn get_names_the_host_and_others_are_refused() {
         let text = String::from_utf8(response(b"GET / HTTP/1.1\r\n\r\n", "pod-1")).expect("text");
-        assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\nHello from pod-1, a pod on Berth.\n"));
+        assert!(
+            text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\nHello from pod-1, a pod on Berth.\n")
+        );
         assert!(response(b"POST / HTTP/1.1\r\n\r\n", "x").starts_with(b"HTTP/1.1 405 "));
         assert!(response(b"HEAD / HTTP/1.1\r\n\r\n", "x").ends_with(b"\r\n\r\n"));
     }

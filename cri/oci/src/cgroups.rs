@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use berth_plan::container::Mount;
+use berth_plan::container::{Hierarchy, Mount};
 use berth_plan::message::{Failure, Stage};
 use berth_sys::Mode;
 use berth_sys::mount::RDONLY;
@@ -13,10 +13,12 @@ use berth_sys::path::{self, Root};
 use crate::failure::At;
 use crate::mounts;
 
-/// A folder's name, its file system and that file system's options.
-type Hierarchy = (String, String, Vec<(String, String)>);
-
-pub(crate) fn mount(root: &Root, mount: &Mount, hierarchies: &[Hierarchy], links: &[(String, String)]) -> Result<(), Failure> {
+pub(crate) fn mount(
+    root: &Root,
+    mount: &Mount,
+    hierarchies: &[Hierarchy],
+    links: &[(String, String)],
+) -> Result<(), Failure> {
     let destination = &mount.destination;
     let target = mounts::ordinary_folder(root, destination, "cgroup")?;
     if let [(name, kind, options)] = hierarchies
@@ -33,13 +35,17 @@ pub(crate) fn mount(root: &Root, mount: &Mount, hierarchies: &[Hierarchy], links
     folders.attach(target).at(Stage::Mount, || format!("mount tmpfs to {destination:?}"))?;
     let folders = Root::from_fd(folders.into());
     for (name, kind, options) in hierarchies {
-        let folder = folders.mkdir_all(name, Mode::from_raw_mode(0o755)).at(Stage::Mount, || format!("make {destination}/{name}"))?;
+        let folder = folders
+            .mkdir_all(name, Mode::from_raw_mode(0o755))
+            .at(Stage::Mount, || format!("make {destination}/{name}"))?;
         let tree = mounts::new_filesystem(kind, options, mount.attr_set, &format!("{destination}/{name}"))?;
         mounts::set_propagation(&tree, mount)?;
         tree.attach(folder).at(Stage::Mount, || format!("mount {kind} to {destination}/{name}"))?;
     }
     for (name, to) in links {
-        path::make_link(folders.as_fd(), OsStr::new(name), Path::new(to)).at(Stage::Mount, || format!("link {destination}/{name}"))?;
+        path::make_link(folders.as_fd(), OsStr::new(name), Path::new(to))
+            .at(Stage::Mount, || format!("link {destination}/{name}"))?;
     }
-    berth_sys::mount::set_attributes(folders.as_fd(), mount.attr_set, mount.attr_clear, false).at(Stage::Mount, || format!("finish {destination:?}"))
+    berth_sys::mount::set_attributes(folders.as_fd(), mount.attr_set, mount.attr_clear, false)
+        .at(Stage::Mount, || format!("finish {destination:?}"))
 }

@@ -23,10 +23,14 @@ pub(crate) fn child(descriptors: Vec<OwnedFd>) -> i32 {
     }
 }
 
-fn become_container(report: &OwnedFd, plan: OwnedFd, cgroups: Vec<OwnedFd>) -> Result<std::convert::Infallible, Failure> {
+fn become_container(
+    report: &OwnedFd,
+    plan: OwnedFd,
+    cgroups: Vec<OwnedFd>,
+) -> Result<std::convert::Infallible, Failure> {
     // Nobody inside may look into this process while it still is more than the container (CVE-2016-9962).
     credentials::set_dumpable(false).at(Stage::Fork, || "hide from ptrace".to_owned())?;
-    let plan: Container = read_plan(plan)?;
+    let plan: Container = read_plan(&plan)?;
     sys::new_session().at(Stage::Fork, || "make a session".to_owned())?;
     // Keys of the host's session are none of the container's. Quotas and outer sandboxes may forbid a keyring; a container
     // without one of its own is what other runtimes then start, too.
@@ -47,7 +51,8 @@ fn become_container(report: &OwnedFd, plan: OwnedFd, cgroups: Vec<OwnedFd>) -> R
     // Copies of bind sources keep the propagation that the host's mounts have, so they are taken first; from then on
     // nothing that is mounted here reaches the host.
     let sources = mounts::open_sources(&plan.mounts)?;
-    mount::set_propagation_of("/", mount::SLAVE | mount::RECURSIVE).at(Stage::Mount, || "detach from the host's mounts".to_owned())?;
+    mount::set_propagation_of("/", mount::SLAVE | mount::RECURSIVE)
+        .at(Stage::Mount, || "detach from the host's mounts".to_owned())?;
 
     let root = rootfs::mount(&plan.rootfs)?;
     mounts::mount_all(&root, sources)?;
@@ -66,20 +71,22 @@ fn become_container(report: &OwnedFd, plan: OwnedFd, cgroups: Vec<OwnedFd>) -> R
     process::execute(&plan.process, report.as_fd())
 }
 
-/// Reads and checks a plan, and closes its memory file.
-pub(crate) fn read_plan<T: codec::Frame>(plan: OwnedFd) -> Result<T, Failure> {
+/// Reads and checks a plan.
+pub(crate) fn read_plan<T: codec::Frame>(plan: &OwnedFd) -> Result<T, Failure> {
     let bytes = memfd::read(plan.as_fd(), MAX_PLAN).at(Stage::Protocol, || "read the plan".to_owned())?;
     codec::decode(&bytes).map_err(|error| refused(Stage::Protocol, format!("the plan: {error}")))
 }
 
 fn finish_root(root: &Root, plan: &Container) -> Result<(), Failure> {
     if plan.readonly_rootfs {
-        mount::set_attributes(root.as_fd(), mount::RDONLY, 0, false).at(Stage::Rootfs, || "make the root file system read-only".to_owned())?;
+        mount::set_attributes(root.as_fd(), mount::RDONLY, 0, false)
+            .at(Stage::Rootfs, || "make the root file system read-only".to_owned())?;
     }
     // Of the root mount alone: mounts below have what they were given.
     let propagation = plan.root_propagation & !mount::RECURSIVE;
     if propagation != 0 {
-        mount::set_propagation(root.as_fd(), propagation).at(Stage::Rootfs, || "set the root's propagation".to_owned())?;
+        mount::set_propagation(root.as_fd(), propagation)
+            .at(Stage::Rootfs, || "set the root's propagation".to_owned())?;
     }
     Ok(())
 }

@@ -17,7 +17,9 @@ const FOLDER: Mode = Mode::from_bits_retain(0o755);
 
 pub(crate) fn make_all(root: &Root, devices: &[Device]) -> Result<(), Failure> {
     for device in devices {
-        let (folder, name) = root.make_parent(&device.path, FOLDER).at(Stage::Device, || format!("make the folder of {:?}", device.path))?;
+        let (folder, name) = root
+            .make_parent(&device.path, FOLDER)
+            .at(Stage::Device, || format!("make the folder of {:?}", device.path))?;
         make(root, device, &folder, &name)?;
     }
     Ok(())
@@ -31,7 +33,11 @@ fn make(root: &Root, device: &Device, folder: &OwnedFd, name: &OsStr) -> Result<
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let there = root.open_path_nofollow(&device.path).at(Stage::Device, act)?;
             let facts = path::facts(there.as_fd()).at(Stage::Device, act)?;
-            if is_same(device, &facts) { Ok(()) } else { Err(refused(Stage::Device, format!("{:?} exists and is another thing", device.path))) }
+            if is_same(device, &facts) {
+                Ok(())
+            } else {
+                Err(refused(Stage::Device, format!("{:?} exists and is another thing", device.path)))
+            }
         }
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => bind(root, device),
         other => other.at(Stage::Device, act),

@@ -14,16 +14,23 @@ use crate::{container, launch, process};
 /// Runs in the fork, born in the container's PID namespace already: see [`crate::launch`] for the descriptors.
 pub(crate) fn child(descriptors: Vec<OwnedFd>) -> i32 {
     let mut descriptors = descriptors.into_iter();
-    let (Some(report), Some(plan), Some(target)) = (descriptors.next(), descriptors.next(), descriptors.next()) else { return 1 };
+    let (Some(report), Some(plan), Some(target)) = (descriptors.next(), descriptors.next(), descriptors.next()) else {
+        return 1;
+    };
     match join(&report, plan, target, descriptors.collect()) {
         Err(failure) => launch::tell_failure(report, failure),
         Ok(never) => match never {},
     }
 }
 
-fn join(report: &OwnedFd, plan: OwnedFd, target: OwnedFd, cgroups: Vec<OwnedFd>) -> Result<std::convert::Infallible, Failure> {
+fn join(
+    report: &OwnedFd,
+    plan: OwnedFd,
+    target: OwnedFd,
+    cgroups: Vec<OwnedFd>,
+) -> Result<std::convert::Infallible, Failure> {
     credentials::set_dumpable(false).at(Stage::Fork, || "hide from ptrace".to_owned())?;
-    let plan: Exec = container::read_plan(plan)?;
+    let plan: Exec = container::read_plan(&plan)?;
     // The session's number is the process's: signals for all of an exec find its members by it.
     sys::new_session().at(Stage::Fork, || "make a session".to_owned())?;
     host::join_cgroups(cgroups)?;

@@ -1,7 +1,7 @@
 //! What a child takes from the host before it leaves the host's mounts behind.
 
-use std::io::{self, Write};
 use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -22,7 +22,8 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn open() -> Result<Self, Failure> {
         let proc = open_proc()?;
-        let null = fd::open("/dev/null", OFlags::PATH | OFlags::NOFOLLOW, Mode::empty()).at(Stage::Paths, || "open /dev/null".to_owned())?;
+        let null = fd::open("/dev/null", OFlags::PATH | OFlags::NOFOLLOW, Mode::empty())
+            .at(Stage::Paths, || "open /dev/null".to_owned())?;
         let facts = path::facts(null.as_fd()).at(Stage::Paths, || "stat /dev/null".to_owned())?;
         if !facts.is_character_device(1, 3) {
             return Err(refused(Stage::Paths, "the host's /dev/null is not the null device"));

@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use berth_plan::codec;
 use berth_plan::container::NewNamespaces;
 use berth_plan::message::{Failure, Stage};
+use berth_sys::fd;
 use berth_sys::fork::{self, Birth};
 use berth_sys::namespace::{self, Namespaces};
 use berth_sys::pidfd::PidFd;
-use berth_sys::fd;
 
 use crate::failure::{At, refused};
 
@@ -46,7 +46,11 @@ const MAX_REPORT: u64 = 8192;
 ///
 /// # Errors
 /// Only what keeps the child from being born; the rest comes through [`Starting::outcome`].
-pub fn container(namespaces: NewNamespaces, own_pid_namespace: BorrowedFd<'_>, handed: &Handed<'_>) -> Result<Starting, Failure> {
+pub fn container(
+    namespaces: NewNamespaces,
+    own_pid_namespace: BorrowedFd<'_>,
+    handed: &Handed<'_>,
+) -> Result<Starting, Failure> {
     if !namespaces.mount {
         return Err(refused(Stage::Namespace, "a container needs a mount namespace of its own"));
     }
@@ -56,7 +60,8 @@ pub fn container(namespaces: NewNamespaces, own_pid_namespace: BorrowedFd<'_>, h
         .and_if(namespaces.uts, Namespaces::UTS)
         .and_if(namespaces.net, Namespaces::NET);
     // Also heals a failure to come back in `exec`, the only other place that changes where children are born.
-    namespace::enter(own_pid_namespace, Namespaces::PID).at(Stage::Namespace, || "return to the own PID namespace".to_owned())?;
+    namespace::enter(own_pid_namespace, Namespaces::PID)
+        .at(Stage::Namespace, || "return to the own PID namespace".to_owned())?;
     spawn(new, handed, &[], crate::container::child)
 }
 
@@ -68,20 +73,28 @@ pub fn container(namespaces: NewNamespaces, own_pid_namespace: BorrowedFd<'_>, h
 /// # Errors
 /// As [`container`].
 pub fn exec(target: &PidFd, own_pid_namespace: BorrowedFd<'_>, handed: &Handed<'_>) -> Result<Starting, Failure> {
-    namespace::enter_of(target, Namespaces::PID).at(Stage::Namespace, || "enter the container's PID namespace".to_owned())?;
+    namespace::enter_of(target, Namespaces::PID)
+        .at(Stage::Namespace, || "enter the container's PID namespace".to_owned())?;
     let starting = spawn(Namespaces::NONE, handed, &[target.as_fd()], crate::exec::child);
-    namespace::enter(own_pid_namespace, Namespaces::PID).at(Stage::Namespace, || "return to the own PID namespace".to_owned())?;
+    namespace::enter(own_pid_namespace, Namespaces::PID)
+        .at(Stage::Namespace, || "return to the own PID namespace".to_owned())?;
     starting
 }
 
 /// The child gets: the report's write end, the plan, `more`, the cgroups.
-fn spawn(new: Namespaces, handed: &Handed<'_>, more: &[BorrowedFd<'_>], body: fn(Vec<OwnedFd>) -> i32) -> Result<Starting, Failure> {
+fn spawn(
+    new: Namespaces,
+    handed: &Handed<'_>,
+    more: &[BorrowedFd<'_>],
+    body: fn(Vec<OwnedFd>) -> i32,
+) -> Result<Starting, Failure> {
     let (reader, writer) = fd::pipe().at(Stage::Fork, || "make a pipe".to_owned())?;
     fd::set_nonblocking(reader.as_fd(), true).at(Stage::Fork, || "make a pipe".to_owned())?;
     let mut descriptors = vec![writer.as_fd(), handed.plan];
     descriptors.extend(more);
     descriptors.extend(handed.cgroup_procs.iter().map(AsFd::as_fd));
-    let birth = Birth { namespaces: new, cgroup: handed.cgroup_v2, stdio: Some(handed.stdio), descriptors: &descriptors };
+    let birth =
+        Birth { namespaces: new, cgroup: handed.cgroup_v2, stdio: Some(handed.stdio), descriptors: &descriptors };
     // What a cgroup answers to a process that is to be born into it; EAGAIN is the limit of processes.
     let stage = if handed.cgroup_v2.is_some() { Stage::Cgroup } else { Stage::Fork };
     let child = fork::spawn(&birth, body).at(stage, || "fork".to_owned())?;
@@ -109,7 +122,10 @@ impl AsFd for Starting {
 fn judge(report: &[u8]) -> Result<(), Failure> {
     match report.strip_prefix(&[READY]).unwrap_or(report) {
         [] if report == [READY] => Ok(()),
-        [FAILED, frame @ ..] => Err(codec::decode(frame).unwrap_or_else(|error| refused(Stage::Fork, format!("the child's report: {error}")))),
+        [FAILED, frame @ ..] => {
+            Err(codec::decode(frame)
+                .unwrap_or_else(|error| refused(Stage::Fork, format!("the child's report: {error}"))))
+        }
         _ => Err(refused(Stage::Fork, "the process was killed before it could execute the program")),
     }
 }

@@ -18,7 +18,9 @@ pub(crate) fn program(name: &str, environment: &[String]) -> Result<CString, Fai
     if name.contains('/') {
         return match check(name) {
             Ok(()) => path(name),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(fail(2, &format!("stat {name}: {}", describe(&error)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(fail(2, &format!("stat {name}: {}", describe(&error))))
+            }
             Err(error) => Err(fail(error.raw_os_error().unwrap_or(0), &describe(&error))),
         };
     }

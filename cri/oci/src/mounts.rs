@@ -21,7 +21,9 @@ pub(crate) struct Source<'a> {
 /// Takes detached copies of all bind sources, by the host's paths.
 pub(crate) fn open_sources<'a>(mounts: &'a [Mount]) -> Result<Vec<Source<'a>>, Failure> {
     let open = |mount: &'a Mount| {
-        let Mount { source: MountSource::Bind { path, recursive }, .. } = mount else { return Ok(Source { mount, bind: None }) };
+        let Mount { source: MountSource::Bind { path, recursive }, .. } = mount else {
+            return Ok(Source { mount, bind: None });
+        };
         let tree = Tree::copy_path(path, *recursive).at(Stage::Mount, || format!("open the mount source {path:?}"))?;
         Ok(Source { mount, bind: Some(tree) })
     };
@@ -34,7 +36,9 @@ pub(crate) fn mount_all(root: &Root, sources: Vec<Source<'_>>) -> Result<(), Fai
             (MountSource::Filesystem { kind, options }, _) => filesystem(root, mount, kind, options)?,
             (MountSource::Cgroup { hierarchies, links }, _) => cgroups::mount(root, mount, hierarchies, links)?,
             (MountSource::Bind { .. }, Some(tree)) => bind_tree(root, mount, &tree)?,
-            (MountSource::Bind { path, .. }, None) => return Err(refused(Stage::Mount, format!("the source {path:?} was not opened"))),
+            (MountSource::Bind { path, .. }, None) => {
+                return Err(refused(Stage::Mount, format!("the source {path:?} was not opened")));
+            }
         }
     }
     Ok(())
@@ -42,18 +46,29 @@ pub(crate) fn mount_all(root: &Root, sources: Vec<Source<'_>>) -> Result<(), Fai
 
 fn filesystem(root: &Root, mount: &Mount, kind: &str, options: &[(String, String)]) -> Result<(), Failure> {
     let destination = &mount.destination;
-    let target = if matches!(kind, "proc" | "sysfs") { ordinary_folder(root, destination, kind)? } else { folder(root, destination)? };
+    let target = if matches!(kind, "proc" | "sysfs") {
+        ordinary_folder(root, destination, kind)?
+    } else {
+        folder(root, destination)?
+    };
     let tree = new_filesystem(kind, options, mount.attr_set, destination)?;
     set_propagation(&tree, mount)?;
     tree.attach(target).at(Stage::Mount, || format!("mount {kind} to {destination:?}"))
 }
 
 /// A detached mount of a new file system.
-pub(crate) fn new_filesystem(kind: &str, options: &[(String, String)], attributes: u64, destination: &str) -> Result<Tree, Failure> {
+pub(crate) fn new_filesystem(
+    kind: &str,
+    options: &[(String, String)],
+    attributes: u64,
+    destination: &str,
+) -> Result<Tree, Failure> {
     let act = || format!("mount {kind} to {destination:?}");
     let context = FsContext::open(kind).at(Stage::Mount, act)?;
     for (key, value) in options {
-        context.set(key, value).at(Stage::Mount, || format!("mount {kind} to {destination:?}: option {key}={value}{}", complaint(&context)))?;
+        context.set(key, value).at(Stage::Mount, || {
+            format!("mount {kind} to {destination:?}: option {key}={value}{}", complaint(&context))
+        })?;
     }
     context.mount(attributes).at(Stage::Mount, || format!("mount {kind} to {destination:?}{}", complaint(&context)))
 }
@@ -116,7 +131,11 @@ fn normal(path: &str) -> String {
 }
 
 pub(crate) fn set_propagation(tree: &Tree, mount: &Mount) -> Result<(), Failure> {
-    let propagation = if mount.propagation == 0 { berth_sys::mount::PRIVATE | berth_sys::mount::RECURSIVE } else { mount.propagation };
+    let propagation = if mount.propagation == 0 {
+        berth_sys::mount::PRIVATE | berth_sys::mount::RECURSIVE
+    } else {
+        mount.propagation
+    };
     tree.set_propagation(propagation).at(Stage::Mount, || format!("set the propagation of {:?}", mount.destination))
 }
 
@@ -135,7 +154,8 @@ pub(crate) fn ordinary_folder(root: &Root, destination: &str, kind: &str) -> Res
         }
         other => other,
     };
-    let ordinary = || refused(Stage::Mount, format!("filesystem {kind:?} must be mounted on ordinary directory {destination:?}"));
+    let ordinary =
+        || refused(Stage::Mount, format!("filesystem {kind:?} must be mounted on ordinary directory {destination:?}"));
     match found {
         Err(error) if error.raw_os_error() == Some(ELOOP) => Err(ordinary()),
         Err(error) => Err(error).at(Stage::Mount, || format!("open {destination:?}")),

@@ -25,12 +25,14 @@ pub(crate) fn execute(process: &Process, report: BorrowedFd<'_>) -> Result<Infal
     enter_cwd(&process.cwd)?;
     for limit in &process.rlimits {
         let name = rlimit::name(limit.resource);
-        rlimit::set(limit.resource, limit.soft, limit.hard).at(Stage::Rlimit, || format!("set {name} to {}:{}", limit.soft, limit.hard))?;
+        rlimit::set(limit.resource, limit.soft, limit.hard)
+            .at(Stage::Rlimit, || format!("set {name} to {}:{}", limit.soft, limit.hard))?;
     }
     give_pipes(process.uid)?;
     credentials::set_umask(process.umask.unwrap_or(UMASK));
 
-    let capabilities = available(process.capabilities).at(Stage::Capabilities, || "read the capabilities".to_owned())?;
+    let capabilities =
+        available(process.capabilities).at(Stage::Capabilities, || "read the capabilities".to_owned())?;
     caps::limit_bounding(capabilities.bounding).at(Stage::Capabilities, || "limit the bounding set".to_owned())?;
     caps::keep_over_setuid(true).at(Stage::Capabilities, || "keep the capabilities".to_owned())?;
     credentials::become_user(process.uid, process.gid, &process.groups)
@@ -46,7 +48,9 @@ pub(crate) fn execute(process: &Process, report: BorrowedFd<'_>) -> Result<Infal
 }
 
 fn texts(texts: &[String], what: &str) -> Result<Vec<CString>, Failure> {
-    let convert = |text: &String| CString::new(text.as_str()).map_err(|_| refused(Stage::Execve, format!("{what} has a zero byte")));
+    let convert = |text: &String| {
+        CString::new(text.as_str()).map_err(|_| refused(Stage::Execve, format!("{what} has a zero byte")))
+    };
     texts.iter().map(convert).collect()
 }
 
@@ -80,7 +84,13 @@ fn available(wanted: Capabilities) -> io::Result<Capabilities> {
     let bounding = wanted.bounding & ours.bounding;
     let permitted = wanted.permitted & ours.permitted & ours.bounding;
     let inheritable = wanted.inheritable & ours.permitted;
-    Ok(Capabilities { bounding, permitted, effective: wanted.effective & permitted, inheritable, ambient: wanted.ambient & permitted & inheritable })
+    Ok(Capabilities {
+        bounding,
+        permitted,
+        effective: wanted.effective & permitted,
+        inheritable,
+        ambient: wanted.ambient & permitted & inheritable,
+    })
 }
 
 /// Capabilities, no_new_privileges and the filter. The filter comes as late as it can; without no_new_privileges only
@@ -116,11 +126,14 @@ pub(crate) fn open_null_stdin(root: &Root) -> Result<(), Failure> {
     if ![input, output, error].into_iter().any(is_null) {
         return Ok(());
     }
-    let Ok(null) = root.open_file("/dev/null", OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY, Mode::empty()) else { return Ok(()) };
+    let Ok(null) = root.open_file("/dev/null", OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY, Mode::empty()) else {
+        return Ok(());
+    };
     if !is_null(null.as_fd()) {
         return Ok(());
     }
     fd::set_nonblocking(null.as_fd(), false).at(Stage::Paths, || "open /dev/null".to_owned())?;
     let pick = |fd| if is_null(fd) { null.as_fd() } else { fd };
-    fd::set_standard([pick(input), pick(output), pick(error)]).at(Stage::Paths, || "set the standard descriptors".to_owned())
+    fd::set_standard([pick(input), pick(output), pick(error)])
+        .at(Stage::Paths, || "set the standard descriptors".to_owned())
 }

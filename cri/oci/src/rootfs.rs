@@ -25,7 +25,9 @@ pub(crate) fn mount(rootfs: &Rootfs) -> Result<Root, Failure> {
             if lower.is_empty() {
                 return Err(refused(Stage::Rootfs, "an overlay needs a lower layer"));
             }
-            let place = Path::new(upper).parent().ok_or_else(|| refused(Stage::Rootfs, "the upper layer has no parent folder"))?;
+            let place = Path::new(upper)
+                .parent()
+                .ok_or_else(|| refused(Stage::Rootfs, "the upper layer has no parent folder"))?;
             // Layer by layer since Linux 6.8; older kernels take "lowerdir+" for an unknown option, and say so in their log.
             if !process::kernel_is_at_least(6, 8) {
                 return classic_overlay(lower, upper, work, place);
@@ -33,7 +35,11 @@ pub(crate) fn mount(rootfs: &Rootfs) -> Result<Root, Failure> {
             let tree = overlay(lower, upper, work).map_err(|Refusal { error, complaint }| Failure {
                 stage: Stage::Rootfs,
                 errno: error.raw_os_error().unwrap_or(0),
-                message: format!("mount the overlay of {} layers: {}", lower.len(), complaint.unwrap_or_else(|| describe(&error))),
+                message: format!(
+                    "mount the overlay of {} layers: {}",
+                    lower.len(),
+                    complaint.unwrap_or_else(|| describe(&error))
+                ),
             })?;
             attach(tree, place)
         }
@@ -46,7 +52,8 @@ struct Refusal {
 }
 
 fn attach(tree: Tree, place: &Path) -> Result<Root, Failure> {
-    let target = fd::open(place, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).at(Stage::Rootfs, || format!("open {}", quoted(place)))?;
+    let target = fd::open(place, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+        .at(Stage::Rootfs, || format!("open {}", quoted(place)))?;
     tree.attach(&target).at(Stage::Rootfs, || format!("attach the root file system to {}", quoted(place)))?;
     Ok(Root::from_fd(tree.into()))
 }
@@ -91,9 +98,11 @@ fn classic_overlay(lower: &[String], upper: &str, work: &str, place: &Path) -> R
     let (upper, work) = (open(upper)?, open(work)?);
     let names: Vec<String> = layers.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
     let options = format!("lowerdir={},upperdir={},workdir={}", names.join(":"), upper.as_raw_fd(), work.as_raw_fd());
-    let descriptors = fd::open("/proc/self/fd", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).at(Stage::Rootfs, || "open /proc/self/fd".to_owned())?;
+    let descriptors = fd::open("/proc/self/fd", OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+        .at(Stage::Rootfs, || "open /proc/self/fd".to_owned())?;
     process::change_folder(descriptors.as_fd()).at(Stage::Rootfs, || "change to /proc/self/fd".to_owned())?;
-    mount::mount_classic("overlay", place, "overlay", &options).at(Stage::Rootfs, || format!("mount the overlay of {} layers", lower.len()))?;
+    mount::mount_classic("overlay", place, "overlay", &options)
+        .at(Stage::Rootfs, || format!("mount the overlay of {} layers", lower.len()))?;
     Root::open(place).at(Stage::Rootfs, || format!("open {}", quoted(place)))
 }
 
@@ -151,7 +160,8 @@ mod tests {
     #[test]
     fn newer_kernels_get_layer_by_layer() {
         seen("modern", 120, |lower, upper, work, place| {
-            let tree = overlay(lower, upper, work).map_err(|refusal| refused(Stage::Rootfs, format!("{:?}", refusal.complaint)))?;
+            let tree = overlay(lower, upper, work)
+                .map_err(|refusal| refused(Stage::Rootfs, format!("{:?}", refusal.complaint)))?;
             attach(tree, place)
         });
     }

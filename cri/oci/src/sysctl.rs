@@ -1,7 +1,7 @@
 //! Namespaced sysctls, written through a procfs that was checked to be one.
 
-use std::io::{self, Write};
 use std::fs::File;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -39,9 +39,14 @@ fn write_one(proc: &Root, name: &str, value: &str) -> io::Result<()> {
 /// says which one separates, the other is part of a name.
 fn file_name(name: &str) -> String {
     match name.find(['.', '/']) {
-        Some(at) if name[at..].starts_with('.') => {
-            name.chars().map(|c| match c { '.' => '/', '/' => '.', other => other }).collect()
-        }
+        Some(at) if name[at..].starts_with('.') => name
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                other => other,
+            })
+            .collect(),
         _ => name.to_owned(),
     }
 }

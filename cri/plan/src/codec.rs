@@ -67,9 +67,13 @@ pub enum EncodeError {
 /// Bytes that are no frame of the wanted kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecodeError {
-    TooLarge { limit: usize },
+    TooLarge {
+        limit: usize,
+    },
     /// The frame speaks another version of the protocol.
-    Version { theirs: u16 },
+    Version {
+        theirs: u16,
+    },
     /// The frame holds something else.
     Kind,
     /// It ends in the middle, or a length points past its end.

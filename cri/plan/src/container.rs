@@ -42,8 +42,11 @@ pub enum MountSource {
     Bind { path: String, recursive: bool },
     /// The cgroup file systems below `destination` as the host has them (v1: one folder a hierarchy), seen through the
     /// container's cgroup namespace. Each is (folder name, fs type, fsconfig options); a single entry with an empty name is v2.
-    Cgroup { hierarchies: Vec<(String, String, Vec<(String, String)>)>, links: Vec<(String, String)> },
+    Cgroup { hierarchies: Vec<Hierarchy>, links: Vec<(String, String)> },
 }
+
+/// A cgroup file system: its folder's name, its type and its options.
+pub type Hierarchy = (String, String, Vec<(String, String)>);
 
 /// A device node made with mknod, or bound from the host where mknod is not allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -51,10 +51,19 @@ pub enum Target {
 /// Shim to runtime, with the request's number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    Hello { protocol: u16, pid: i32, sandbox_ready: bool, containers: Vec<Held>, execs: Vec<String> },
+    Hello {
+        protocol: u16,
+        pid: i32,
+        sandbox_ready: bool,
+        containers: Vec<Held>,
+        execs: Vec<String>,
+    },
     Done,
     /// The process runs the user's program (its `execve` succeeded).
-    Started { pid: i32, started_at: i64 },
+    Started {
+        pid: i32,
+        started_at: i64,
+    },
     Failed(Failure),
 }
 
@@ -96,8 +105,14 @@ pub enum Stage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The exit record is on disk already (`SANDBOX_DIR/exits/CONTAINER`, a [`Exit`] frame).
-    ContainerExited { container: String, exit: Exit },
-    ExecExited { exec: String, exit: Exit },
+    ContainerExited {
+        container: String,
+        exit: Exit,
+    },
+    ExecExited {
+        exec: String,
+        exit: Exit,
+    },
 }
 
 /// How a process ended.

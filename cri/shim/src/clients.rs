@@ -94,7 +94,7 @@ impl Shim {
             }
             Request::Exec { exec, cgroup_procs, cgroup_v2 } => {
                 let handed = Handed::split(descriptors, 4, cgroup_procs, cgroup_v2)?;
-                self.start_exec(asker, exec, handed)
+                self.start_exec(asker, exec, &handed)
             }
             Request::Signal { target, signal } => self.signal(&target, signal).map(Some),
             Request::ReopenLog { container } => self.reopen_log(asker, &container),
@@ -112,7 +112,13 @@ impl Shim {
         }
         let containers: Vec<Held> = self.containers.held();
         let pid = i32::try_from(std::process::id()).unwrap_or(0);
-        Ok(Reply::Hello { protocol: PROTOCOL, pid, sandbox_ready: self.sandbox_ready, containers, execs: self.execs.names() })
+        Ok(Reply::Hello {
+            protocol: PROTOCOL,
+            pid,
+            sandbox_ready: self.sandbox_ready,
+            containers,
+            execs: self.execs.names(),
+        })
     }
 
     fn shut_down(&mut self, asker: Asker) -> Answer {
@@ -129,7 +135,8 @@ impl Shim {
 
     /// Tells every client that has said hello.
     pub(crate) fn tell_all(&mut self, event: &Event) {
-        let greeted: Vec<u32> = self.clients.all.iter().filter(|client| client.greeted).map(|client| client.id).collect();
+        let greeted: Vec<u32> =
+            self.clients.all.iter().filter(|client| client.greeted).map(|client| client.id).collect();
         for id in greeted {
             self.send(id, &FromShim::Event { event: event.clone() });
         }
@@ -174,7 +181,10 @@ impl Handed {
     fn split(mut descriptors: Vec<OwnedFd>, first: usize, procs: u8, v2: bool) -> Result<Self, Failure> {
         let wanted = first + usize::from(procs) + usize::from(v2);
         if descriptors.len() != wanted {
-            return Err(refused(Stage::Protocol, format!("{wanted} descriptors were promised and {} came", descriptors.len())));
+            return Err(refused(
+                Stage::Protocol,
+                format!("{wanted} descriptors were promised and {} came", descriptors.len()),
+            ));
         }
         let cgroup_v2 = if v2 { descriptors.pop() } else { None };
         let cgroup_procs = descriptors.split_off(first);

@@ -8,11 +8,11 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use berth_oci::launch::{self, Handed as Launch};
 use berth_oci::Starting;
+use berth_oci::launch::{self, Handed as Launch};
+use berth_plan::codec;
 use berth_plan::container::{ContainerHead, Stdin};
 use berth_plan::message::{Event, Exit, Failure, Held, Reply, Stage, Target};
-use berth_plan::codec;
 use berth_sys::pidfd::Ended;
 use berth_sys::{fd, process, signal};
 
@@ -103,8 +103,12 @@ impl Containers {
             State::Starting { ref starting, .. } => {
                 Some(Held::Running { container: container.name.clone(), pid: starting.pid, started_at: process::now() })
             }
-            State::Running { pid, started_at } => Some(Held::Running { container: container.name.clone(), pid, started_at }),
-            State::Draining { exit, .. } | State::Exited { exit } => Some(Held::Exited { container: container.name.clone(), exit }),
+            State::Running { pid, started_at } => {
+                Some(Held::Running { container: container.name.clone(), pid, started_at })
+            }
+            State::Draining { exit, .. } | State::Exited { exit } => {
+                Some(Held::Exited { container: container.name.clone(), exit })
+            }
         };
         self.all.iter().filter_map(held).collect()
     }
@@ -114,7 +118,10 @@ impl Containers {
     }
 
     pub(crate) fn deadline(&self) -> Option<u64> {
-        self.all.iter().filter_map(|c| if let State::Draining { deadline, .. } = c.state { Some(deadline) } else { None }).min()
+        self.all
+            .iter()
+            .filter_map(|c| if let State::Draining { deadline, .. } = c.state { Some(deadline) } else { None })
+            .min()
     }
 
     pub(crate) fn overdue(&self, now: u64) -> Option<u32> {
@@ -167,7 +174,14 @@ impl Shim {
     }
 
     /// The container's pipes; whether there is a log to be opened.
-    fn make_container(&self, asker: Asker, id: u32, name: String, head: ContainerHead, handed: Handed) -> Result<(Container, bool), Failure> {
+    fn make_container(
+        &self,
+        asker: Asker,
+        id: u32,
+        name: String,
+        head: ContainerHead,
+        handed: Handed,
+    ) -> Result<(Container, bool), Failure> {
         let pipe = || fd::pipe().map_err(failed(Stage::Fork, "make a pipe"));
         let null = || self.null.try_clone().map_err(failed(Stage::Fork, "duplicate a descriptor"));
         let (input, stdin) = match head.stdin {
@@ -198,7 +212,9 @@ impl Shim {
 
     fn fork_container(&mut self, id: u32) {
         let Some(mut container) = self.containers.take(id) else { return };
-        let State::Opening { asker, handed, stdio } = container.state else { return self.containers.all.push(container) };
+        let State::Opening { asker, handed, stdio } = container.state else {
+            return self.containers.all.push(container);
+        };
         let Some(plan) = handed.first.first() else { return };
         let launch = Launch {
             plan: plan.as_fd(),
@@ -240,7 +256,11 @@ impl Shim {
         let Some(container) = self.containers.get(id) else { return };
         let State::Starting { asker, starting } = &container.state else { return };
         let (asker, pid, started_at) = (*asker, starting.pid, process::now());
-        let State::Starting { starting, .. } = std::mem::replace(&mut container.state, State::Running { pid, started_at }) else { return };
+        let State::Starting { starting, .. } =
+            std::mem::replace(&mut container.state, State::Running { pid, started_at })
+        else {
+            return;
+        };
         let _ = self.epoll.remove(&starting);
         self.reply(asker, Reply::Started { pid, started_at });
     }
@@ -261,7 +281,8 @@ impl Shim {
         }
         if let (Some(pid), false) = (pid, self.clients.has(asker.client)) {
             let now = process::now();
-            return self.container_exits(id, Exit { pid, code: NEVER_RAN, signal: 0, started_at: now, finished_at: now });
+            return self
+                .container_exits(id, Exit { pid, code: NEVER_RAN, signal: 0, started_at: now, finished_at: now });
         }
         self.containers.take(id);
         self.close_log(id);
@@ -290,7 +311,10 @@ impl Shim {
         }
         let Some(container) = self.containers.get(id) else { return };
         let State::Running { pid, started_at } = container.state else { return };
-        self.container_exits(id, Exit { pid, code: ended.code(), signal: ended.signal(), started_at, finished_at: process::now() });
+        self.container_exits(
+            id,
+            Exit { pid, code: ended.code(), signal: ended.signal(), started_at, finished_at: process::now() },
+        );
     }
 
     fn container_exits(&mut self, id: u32, exit: Exit) {
@@ -320,11 +344,15 @@ impl Shim {
         let outcome = match target {
             Target::Container(name) => {
                 let container = self.containers.named(name);
-                let container = container.ok_or_else(|| refused(Stage::UnknownTarget, format!("there is no container {name}")))?;
+                let container =
+                    container.ok_or_else(|| refused(Stage::UnknownTarget, format!("there is no container {name}")))?;
                 container.pid().map_or(Ok(()), |pid| signal::send(pid, number))
             }
             Target::Exec(name) => {
-                let pid = self.execs.pid(name).ok_or_else(|| refused(Stage::UnknownTarget, format!("there is no exec {name}")))?;
+                let pid = self
+                    .execs
+                    .pid(name)
+                    .ok_or_else(|| refused(Stage::UnknownTarget, format!("there is no exec {name}")))?;
                 crate::sessions::signal_all(pid, number)
             }
         };
@@ -332,7 +360,10 @@ impl Shim {
     }
 
     pub(crate) fn forget_container(&mut self, name: &str) -> Result<Reply, Failure> {
-        let container = self.containers.named(name).ok_or_else(|| refused(Stage::UnknownTarget, format!("there is no container {name}")))?;
+        let container = self
+            .containers
+            .named(name)
+            .ok_or_else(|| refused(Stage::UnknownTarget, format!("there is no container {name}")))?;
         if !matches!(container.state, State::Exited { .. }) {
             return Err(refused(Stage::Protocol, format!("container {name} has not exited")));
         }

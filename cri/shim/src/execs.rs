@@ -4,8 +4,8 @@ use std::os::fd::AsFd;
 
 use berth_oci::Starting;
 use berth_oci::launch::{self, Handed as Launch};
-use berth_plan::message::{Event, Exit, Reply, Stage};
 use berth_plan::codec;
+use berth_plan::message::{Event, Exit, Reply, Stage};
 use berth_sys::pidfd::{Ended, PidFd};
 use berth_sys::{process, signal};
 
@@ -65,7 +65,7 @@ impl Execs {
 }
 
 impl Shim {
-    pub(crate) fn start_exec(&mut self, asker: Asker, name: String, handed: Handed) -> Answer {
+    pub(crate) fn start_exec(&mut self, asker: Asker, name: String, handed: &Handed) -> Answer {
         if !records::is_name(&name) {
             return Err(refused(Stage::Protocol, format!("{name:?} is no exec's id")));
         }
@@ -84,7 +84,8 @@ impl Shim {
             return Err(refused(Stage::Protocol, why));
         }
         let target = self.containers.running_pid(&head.container);
-        let target = target.ok_or_else(|| refused(Stage::UnknownTarget, format!("container {} is not running", head.container)))?;
+        let target = target
+            .ok_or_else(|| refused(Stage::UnknownTarget, format!("container {} is not running", head.container)))?;
         // Our child and not reaped, so the number is its own.
         let target = PidFd::open(target).map_err(failed(Stage::UnknownTarget, "open the container's process"))?;
         let launch = Launch {
@@ -121,7 +122,10 @@ impl Shim {
     fn exec_runs(&mut self, id: u32) {
         let Some(exec) = self.execs.get(id) else { return };
         let (pid, started_at) = (exec.pid, process::now());
-        let State::Starting { asker, starting } = std::mem::replace(&mut exec.state, State::Running { started_at }) else { return };
+        let State::Starting { asker, starting } = std::mem::replace(&mut exec.state, State::Running { started_at })
+        else {
+            return;
+        };
         let _ = self.epoll.remove(&starting);
         self.reply(asker, Reply::Started { pid, started_at });
     }
@@ -139,7 +143,13 @@ impl Shim {
                 self.reply(asker, Reply::Failed(refused(Stage::Fork, "the process ended without a report")));
             }
             State::Running { started_at } => {
-                let exit = Exit { pid: exec.pid, code: ended.code(), signal: ended.signal(), started_at, finished_at: process::now() };
+                let exit = Exit {
+                    pid: exec.pid,
+                    code: ended.code(),
+                    signal: ended.signal(),
+                    started_at,
+                    finished_at: process::now(),
+                };
                 self.tell_all(&Event::ExecExited { exec: exec.name, exit });
             }
         }

@@ -59,7 +59,8 @@ impl Logger {
     fn send(&self, order: Order, id: u32, path: &str, streams: &[OwnedFd]) -> Result<(), Failure> {
         let Life::Alive { socket, .. } = &self.life else { return Err(refused(Stage::Log, "there is no logger")) };
         let descriptors: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
-        seqpacket::send(socket.as_fd(), &orders::encode(order, id, path), &descriptors).map_err(failed(Stage::Log, "reach the logger"))
+        seqpacket::send(socket.as_fd(), &orders::encode(order, id, path), &descriptors)
+            .map_err(failed(Stage::Log, "reach the logger"))
     }
 }
 
@@ -108,7 +109,10 @@ impl Shim {
 
     pub(crate) fn open_log(&mut self, id: u32) -> Result<(), Failure> {
         let container = self.containers.iter().find(|container| container.id == id);
-        let Some((path, streams)) = container.and_then(|c| c.streams.as_ref().map(|streams| (c.log_path(), streams))) else { return Ok(()) };
+        let Some((path, streams)) = container.and_then(|c| c.streams.as_ref().map(|streams| (c.log_path(), streams)))
+        else {
+            return Ok(());
+        };
         self.logger.send(Order::Open, id, path, streams)
     }
 
@@ -123,7 +127,10 @@ impl Shim {
     }
 
     pub(crate) fn reopen_log(&mut self, asker: Asker, name: &str) -> Answer {
-        let container = self.containers.named(name).ok_or_else(|| refused(Stage::UnknownTarget, format!("there is no container {name}")))?;
+        let container = self
+            .containers
+            .named(name)
+            .ok_or_else(|| refused(Stage::UnknownTarget, format!("there is no container {name}")))?;
         if container.streams.is_none() {
             return Ok(Some(Reply::Done));
         }
@@ -144,7 +151,8 @@ impl Shim {
             return;
         }
         let Some(Done { order, id, errno }) = orders::decode_answer(&buffer[..length]) else { return };
-        let path = self.containers.iter().find(|container| container.id == id).map_or("", |container| container.log_path());
+        let path =
+            self.containers.iter().find(|container| container.id == id).map_or("", |container| container.log_path());
         let outcome = if errno == 0 {
             Ok(())
         } else {

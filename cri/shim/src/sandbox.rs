@@ -26,9 +26,12 @@ impl Shim {
         match (wanted.join_network, descriptors) {
             (false, []) => {}
             (true, [network]) => {
-                namespace::enter(network.as_fd(), Namespaces::NET).map_err(failed(Stage::Namespace, "enter the network namespace"))?;
+                namespace::enter(network.as_fd(), Namespaces::NET)
+                    .map_err(failed(Stage::Namespace, "enter the network namespace"))?;
             }
-            _ => return Err(refused(Stage::Protocol, "one descriptor is needed to join a network, and none otherwise")),
+            _ => {
+                return Err(refused(Stage::Protocol, "one descriptor is needed to join a network, and none otherwise"));
+            }
         }
         let new = Namespaces::NONE.and_if(wanted.new_ipc, Namespaces::IPC).and_if(wanted.new_uts, Namespaces::UTS);
         if !new.is_none() {

@@ -67,7 +67,8 @@ fn listen() -> io::Result<OwnedFd> {
 
 fn serve(mut shim: Shim, ready: Ready) -> io::Result<()> {
     let null = fd::open("/dev/null", OFlags::RDWR, Mode::empty())?;
-    let log = shim.open_in_folder("shim.log", OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND, Mode::from_raw_mode(0o600))?;
+    let log =
+        shim.open_in_folder("shim.log", OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND, Mode::from_raw_mode(0o600))?;
     fd::set_standard([null.as_fd(), null.as_fd(), log.as_fd()])?;
     drop((null, log));
     // The runtime that started us may be gone; that is no reason to leave.
@@ -91,7 +92,9 @@ fn execute_readonly() -> io::Result<()> {
     }
     let tree = Tree::copy_path("/proc/self/exe", false)?;
     tree.set_attributes(mount::RDONLY, 0, false)?;
-    let text = |text: std::ffi::OsString| CString::new(text.into_vec()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    let text = |text: std::ffi::OsString| {
+        CString::new(text.into_vec()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+    };
     let arguments = std::env::args_os().map(text).collect::<io::Result<Vec<_>>>()?;
     Err(process::execute_handle(tree.as_fd(), &arguments, &[]))
 }

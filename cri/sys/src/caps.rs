@@ -43,7 +43,9 @@ pub fn limit_bounding(keep: u64) -> io::Result<()> {
 /// What capget(2) answers.
 pub fn current() -> io::Result<Sets> {
     let sets = rustix::thread::capabilities(None)?;
-    let ambient = known().filter(|&n| matches!(prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_IS_SET as libc::c_ulong, n.into()), Ok(1)));
+    let ambient = known().filter(|&n| {
+        matches!(prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_IS_SET as libc::c_ulong, n.into()), Ok(1))
+    });
     Ok(Sets {
         bounding: bounding(),
         effective: sets.effective.bits(),

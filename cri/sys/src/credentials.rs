@@ -52,6 +52,7 @@ pub fn set_umask(mask: u32) -> u32 {
 /// `ENOSYS` on kernels without keyrings, `EDQUOT`, `EPERM` where an outer sandbox forbids it.
 pub fn new_session_keyring() -> io::Result<()> {
     // SAFETY: the null pointer asks for an anonymous keyring; no memory of ours is touched.
-    let answer = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
+    let answer =
+        unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
     crate::outcome(answer).map(drop)
 }

@@ -45,7 +45,8 @@ impl Epoll {
     /// What epoll_wait(2) answers; a signal is no error.
     pub fn wait(&self, ready: &mut Vec<u64>, milliseconds: i32) -> io::Result<()> {
         ready.clear();
-        let mut events = [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; BATCH];
+        let mut events =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; BATCH];
         let count = match epoll::wait(&self.fd, &mut events, timeout(milliseconds).as_ref()) {
             Err(Errno::INTR) => 0,
             other => other?,

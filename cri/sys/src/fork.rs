@@ -45,7 +45,8 @@ pub const PANICKED: i32 = 101;
 pub fn spawn(birth: &Birth<'_>, body: fn(Vec<OwnedFd>) -> i32) -> io::Result<Child> {
     require_single_thread()?;
     let mut pidfd: libc::c_int = -1;
-    let mut flags = libc::CLONE_PIDFD as u64 | u64::try_from(birth.namespaces.bits()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut flags =
+        libc::CLONE_PIDFD as u64 | u64::try_from(birth.namespaces.bits()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let mut cgroup = 0;
     if let Some(folder) = birth.cgroup {
         flags |= CLONE_INTO_CGROUP;

@@ -9,9 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::CWD;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 pub use attributes::*;
 
@@ -189,7 +187,16 @@ fn setattr(mount: BorrowedFd<'_>, attributes: &libc::mount_attr, recursive: bool
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     let pointer = std::ptr::from_ref(attributes);
     // SAFETY: the path is a C string constant, `attributes` a live struct of the size given; the descriptor is borrowed.
-    let answer = unsafe { libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, pointer, size_of::<libc::mount_attr>()) };
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            pointer,
+            size_of::<libc::mount_attr>(),
+        )
+    };
     crate::outcome(answer).map(drop)
 }
 
@@ -211,7 +218,10 @@ pub fn pivot(root: BorrowedFd<'_>) -> io::Result<()> {
     rustix::process::fchdir(root)?;
     rustix::process::pivot_root(".", ".")?;
     // The old root now lies over the new one. Private first, so that the detaching reaches no other namespace.
-    rustix::mount::mount_change(".", rustix::mount::MountPropagationFlags::DOWNSTREAM | rustix::mount::MountPropagationFlags::REC)?;
+    rustix::mount::mount_change(
+        ".",
+        rustix::mount::MountPropagationFlags::DOWNSTREAM | rustix::mount::MountPropagationFlags::REC,
+    )?;
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     Ok(rustix::process::chdir("/")?)
 }
@@ -242,4 +252,3 @@ pub fn bind(source: impl AsRef<Path>, target: impl AsRef<Path>, recursive: bool)
     let target = crate::fd::open(target, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
     Tree::copy_path(source, recursive)?.attach(target)
 }
-

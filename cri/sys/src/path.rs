@@ -210,7 +210,13 @@ enum Made {
 ///
 /// # Errors
 /// What openat2(2) answers.
-pub fn open_below(dir: BorrowedFd<'_>, path: &Path, flags: OFlags, mode: Mode, resolve: ResolveFlags) -> io::Result<OwnedFd> {
+pub fn open_below(
+    dir: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    mode: Mode,
+    resolve: ResolveFlags,
+) -> io::Result<OwnedFd> {
     // openat2 refuses a mode that would be ignored, unlike open.
     let mode = if flags.intersects(OFlags::CREATE | OFlags::TMPFILE) { mode } else { Mode::empty() };
     let resolve = resolve | ResolveFlags::NO_MAGICLINKS;
@@ -309,10 +315,25 @@ pub fn is_readonly(fd: BorrowedFd<'_>) -> io::Result<bool> {
 /// # Errors
 /// What mknodat(2), fchmodat(2) and fchownat(2) answer; `PermissionDenied` where nodes can't be made.
 #[allow(clippy::too_many_arguments)]
-pub fn make_device(folder: BorrowedFd<'_>, name: &OsStr, character: bool, major: u32, minor: u32, mode: Mode, uid: u32, gid: u32) -> io::Result<()> {
+pub fn make_device(
+    folder: BorrowedFd<'_>,
+    name: &OsStr,
+    character: bool,
+    major: u32,
+    minor: u32,
+    mode: Mode,
+    uid: u32,
+    gid: u32,
+) -> io::Result<()> {
     let kind = if character { FileType::CharacterDevice } else { FileType::BlockDevice };
     rustix::fs::mknodat(folder, name, kind, mode, rustix::fs::makedev(major, minor))?;
-    rustix::fs::chownat(folder, name, Some(rustix::fs::Uid::from_raw(uid)), Some(rustix::fs::Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)?;
+    rustix::fs::chownat(
+        folder,
+        name,
+        Some(rustix::fs::Uid::from_raw(uid)),
+        Some(rustix::fs::Gid::from_raw(gid)),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )?;
     Ok(rustix::fs::chmodat(folder, name, mode, AtFlags::empty())?)
 }
 

@@ -63,7 +63,9 @@ impl PidFd {
     pub fn send_signal(&self, signal: i32) -> io::Result<()> {
         crate::signal::check(signal)?;
         // SAFETY: pidfd_send_signal(2) with a null siginfo reads no memory; the descriptor is borrowed for the call.
-        let answer = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.fd.as_raw_fd(), signal, ptr::null::<libc::siginfo_t>(), 0) };
+        let answer = unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, self.fd.as_raw_fd(), signal, ptr::null::<libc::siginfo_t>(), 0)
+        };
         match crate::outcome(answer) {
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
             other => other.map(drop),
@@ -129,6 +131,8 @@ mod tests {
     use std::process::Command;
 
     #[test]
+    // Reaped, by its pidfd.
+    #[allow(clippy::zombie_processes)]
     fn a_child_is_signalled_and_reaped() {
         let child = Command::new("sleep").arg("60").spawn().expect("sleep");
         let pid = i32::try_from(child.id()).expect("a pid");

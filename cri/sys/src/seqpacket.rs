@@ -73,7 +73,11 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// What getsockopt(2) answers.
 pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
     let credentials = rustix::net::sockopt::socket_peercred(socket)?;
-    Ok(Peer { pid: credentials.pid.as_raw_nonzero().get(), uid: credentials.uid.as_raw(), gid: credentials.gid.as_raw() })
+    Ok(Peer {
+        pid: credentials.pid.as_raw_nonzero().get(),
+        uid: credentials.uid.as_raw(),
+        gid: credentials.gid.as_raw(),
+    })
 }
 
 /// Sends one packet, whole; a closed peer is an error and no signal.
@@ -83,7 +87,9 @@ pub fn peer(socket: BorrowedFd<'_>) -> io::Result<Peer> {
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = [MaybeUninit::uninit(); SPACE];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && (descriptors.len() > MAX_DESCRIPTORS || !control.push(SendAncillaryMessage::ScmRights(descriptors))) {
+    if !descriptors.is_empty()
+        && (descriptors.len() > MAX_DESCRIPTORS || !control.push(SendAncillaryMessage::ScmRights(descriptors)))
+    {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many descriptors for one packet"));
     }
     loop {

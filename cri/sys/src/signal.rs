@@ -1,14 +1,14 @@
 //! Signals: blocked and read from a descriptor, sent to processes that the caller has not reaped.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd as Inner};
 
-pub use libc::{SIGCHLD, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+pub use libc::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGSTOP, SIGTERM, SIGUSR1, SIGUSR2};
 
 /// The largest signal number on the architectures that we run on.
 const LAST: i32 = 64;
@@ -18,7 +18,11 @@ const LAST: i32 = 64;
 /// # Errors
 /// [`io::ErrorKind::InvalidInput`] when it is not.
 pub fn check(signal: i32) -> io::Result<()> {
-    if (0..=LAST).contains(&signal) { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{signal} is no signal"))) }
+    if (0..=LAST).contains(&signal) {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{signal} is no signal")))
+    }
 }
 
 /// kill(2) on a child that the caller has not reaped, whose number therefore still is its own. Prefer

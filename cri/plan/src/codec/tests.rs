@@ -19,14 +19,22 @@ fn pairs() -> impl Strategy<Value = Vec<(String, String)>> {
 }
 
 fn namespaces() -> impl Strategy<Value = NewNamespaces> {
-    any::<[bool; 6]>().prop_map(|[mount, pid, cgroup, ipc, uts, net]| NewNamespaces { mount, pid, cgroup, ipc, uts, net })
+    any::<[bool; 6]>().prop_map(|[mount, pid, cgroup, ipc, uts, net]| NewNamespaces {
+        mount,
+        pid,
+        cgroup,
+        ipc,
+        uts,
+        net,
+    })
 }
 
 fn mount() -> impl Strategy<Value = Mount> {
     let source = prop_oneof![
         (text(), pairs()).prop_map(|(kind, options)| MountSource::Filesystem { kind, options }),
         (text(), any::<bool>()).prop_map(|(path, recursive)| MountSource::Bind { path, recursive }),
-        (vec((text(), text(), pairs()), 0..3), pairs()).prop_map(|(hierarchies, links)| MountSource::Cgroup { hierarchies, links }),
+        (vec((text(), text(), pairs()), 0..3), pairs())
+            .prop_map(|(hierarchies, links)| MountSource::Cgroup { hierarchies, links }),
     ];
     (source, text(), any::<u64>(), any::<u64>(), any::<bool>(), any::<u64>()).prop_map(
         |(source, destination, attr_set, attr_clear, recursive_attr, propagation)| Mount {
@@ -44,7 +52,15 @@ fn process() -> impl Strategy<Value = Process> {
     let who = (any::<u32>(), any::<u32>(), vec(any::<u32>(), 0..3), option::of(any::<u32>()));
     let may = (any::<[u64; 5]>(), any::<bool>(), vec(any::<u8>(), 0..32), vec(any::<(u32, u64, u64)>(), 0..3));
     (texts(), texts(), text(), who, may, option::of(any::<i32>()), any::<bool>()).prop_map(
-        |(args, env, cwd, (uid, gid, groups, umask), (caps, no_new_privileges, seccomp, rlimits), oom_score_adj, terminal)| {
+        |(
+            args,
+            env,
+            cwd,
+            (uid, gid, groups, umask),
+            (caps, no_new_privileges, seccomp, rlimits),
+            oom_score_adj,
+            terminal,
+        )| {
             let [bounding, effective, permitted, inheritable, ambient] = caps;
             let rlimits = rlimits.into_iter().map(|(resource, soft, hard)| Rlimit { resource, soft, hard }).collect();
             let capabilities = Capabilities { bounding, effective, permitted, inheritable, ambient };
@@ -72,15 +88,16 @@ fn container() -> impl Strategy<Value = Container> {
         (texts(), text(), text()).prop_map(|(lower, upper, work)| Rootfs::Overlay { lower, upper, work }),
         text().prop_map(|path| Rootfs::Folder { path }),
     ];
-    let device = (text(), any::<bool>(), any::<[u32; 5]>()).prop_map(|(path, block, [major, minor, mode, uid, gid])| Device {
-        path,
-        kind: if block { DeviceKind::Block } else { DeviceKind::Character },
-        major,
-        minor,
-        mode,
-        uid,
-        gid,
-    });
+    let device =
+        (text(), any::<bool>(), any::<[u32; 5]>()).prop_map(|(path, block, [major, minor, mode, uid, gid])| Device {
+            path,
+            kind: if block { DeviceKind::Block } else { DeviceKind::Character },
+            major,
+            minor,
+            mode,
+            uid,
+            gid,
+        });
     let stdin = prop_oneof![Just(Stdin::None), Just(Stdin::Open), Just(Stdin::Once)];
     let root = (rootfs, any::<bool>(), any::<u64>());
     let files = (vec(mount(), 0..3), vec(device, 0..3), pairs(), pairs(), texts(), texts());
@@ -109,8 +126,13 @@ fn container() -> impl Strategy<Value = Container> {
 }
 
 fn exit() -> impl Strategy<Value = Exit> {
-    (any::<[i32; 3]>(), any::<[i64; 2]>())
-        .prop_map(|([pid, code, signal], [started_at, finished_at])| Exit { pid, code, signal, started_at, finished_at })
+    (any::<[i32; 3]>(), any::<[i64; 2]>()).prop_map(|([pid, code, signal], [started_at, finished_at])| Exit {
+        pid,
+        code,
+        signal,
+        started_at,
+        finished_at,
+    })
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -120,9 +142,16 @@ fn request() -> impl Strategy<Value = Request> {
         (any::<[bool; 3]>(), text(), pairs()).prop_map(|([join_network, new_ipc, new_uts], hostname, sysctls)| {
             Request::Sandbox { join_network, new_ipc, new_uts, hostname, sysctls }
         }),
-        (text(), any::<u8>(), any::<bool>())
-            .prop_map(|(container, cgroup_procs, cgroup_v2)| Request::Start { container, cgroup_procs, cgroup_v2 }),
-        (text(), any::<u8>(), any::<bool>()).prop_map(|(exec, cgroup_procs, cgroup_v2)| Request::Exec { exec, cgroup_procs, cgroup_v2 }),
+        (text(), any::<u8>(), any::<bool>()).prop_map(|(container, cgroup_procs, cgroup_v2)| Request::Start {
+            container,
+            cgroup_procs,
+            cgroup_v2
+        }),
+        (text(), any::<u8>(), any::<bool>()).prop_map(|(exec, cgroup_procs, cgroup_v2)| Request::Exec {
+            exec,
+            cgroup_procs,
+            cgroup_v2
+        }),
         (target, any::<i32>()).prop_map(|(target, signal)| Request::Signal { target, signal }),
         text().prop_map(|container| Request::ReopenLog { container }),
         text().prop_map(|container| Request::Forget { container }),
@@ -132,21 +161,36 @@ fn request() -> impl Strategy<Value = Request> {
 
 fn from_shim() -> impl Strategy<Value = FromShim> {
     let held = prop_oneof![
-        (text(), any::<i32>(), any::<i64>()).prop_map(|(container, pid, started_at)| Held::Running { container, pid, started_at }),
+        (text(), any::<i32>(), any::<i64>()).prop_map(|(container, pid, started_at)| Held::Running {
+            container,
+            pid,
+            started_at
+        }),
         (text(), exit()).prop_map(|(container, exit)| Held::Exited { container, exit }),
     ];
     let stage = proptest::sample::select(vec![Stage::Protocol, Stage::Mount, Stage::Execve, Stage::Fork]);
     let reply = prop_oneof![
         (any::<u16>(), any::<i32>(), any::<bool>(), vec(held, 0..3), texts()).prop_map(
-            |(protocol, pid, sandbox_ready, containers, execs)| Reply::Hello { protocol, pid, sandbox_ready, containers, execs }
+            |(protocol, pid, sandbox_ready, containers, execs)| Reply::Hello {
+                protocol,
+                pid,
+                sandbox_ready,
+                containers,
+                execs
+            }
         ),
         Just(Reply::Done),
         (any::<i32>(), any::<i64>()).prop_map(|(pid, started_at)| Reply::Started { pid, started_at }),
-        (stage, any::<i32>(), text()).prop_map(|(stage, errno, message)| Reply::Failed(Failure { stage, errno, message })),
+        (stage, any::<i32>(), text()).prop_map(|(stage, errno, message)| Reply::Failed(Failure {
+            stage,
+            errno,
+            message
+        })),
     ];
     prop_oneof![
         (any::<u64>(), reply).prop_map(|(number, reply)| FromShim::Reply { number, reply }),
-        (text(), exit()).prop_map(|(container, exit)| FromShim::Event { event: Event::ContainerExited { container, exit } }),
+        (text(), exit())
+            .prop_map(|(container, exit)| FromShim::Event { event: Event::ContainerExited { container, exit } }),
         (text(), exit()).prop_map(|(exec, exit)| FromShim::Event { event: Event::ExecExited { exec, exit } }),
     ]
 }

@@ -1,8 +1,8 @@
 //! How each type lies in a frame.
 
 use crate::container::{
-    Capabilities, Container, ContainerHead, Device, DeviceKind, Exec, ExecHead, Mount, MountSource, NewNamespaces, Process, Rlimit, Rootfs,
-    Stdin,
+    Capabilities, Container, ContainerHead, Device, DeviceKind, Exec, ExecHead, Mount, MountSource, NewNamespaces,
+    Process, Rlimit, Rootfs, Stdin,
 };
 use crate::message::{Event, Exit, Failure, FromShim, Held, Reply, Request, Stage, Target, ToShim};
 
@@ -217,11 +217,36 @@ structure!(Rlimit { resource, soft, hard });
 variants!(Stdin { 0 => None, 1 => Open, 2 => Once });
 // The heads below read the first fields of these three: keep them first, and in this order.
 structure!(Process {
-    terminal, args, env, cwd, uid, gid, groups, umask, capabilities, no_new_privileges, seccomp, rlimits, oom_score_adj,
+    terminal,
+    args,
+    env,
+    cwd,
+    uid,
+    gid,
+    groups,
+    umask,
+    capabilities,
+    no_new_privileges,
+    seccomp,
+    rlimits,
+    oom_score_adj,
 });
 structure!(Container {
-    id, namespaces, log_path, stdin, process, hostname, rootfs, readonly_rootfs, root_propagation, mounts, devices, links, sysctls,
-    masked_paths, readonly_paths,
+    id,
+    namespaces,
+    log_path,
+    stdin,
+    process,
+    hostname,
+    rootfs,
+    readonly_rootfs,
+    root_propagation,
+    mounts,
+    devices,
+    links,
+    sysctls,
+    masked_paths,
+    readonly_paths,
 });
 structure!(Exec { id, container, process });
 structure!(ContainerHead { id, namespaces, log_path, stdin, terminal });

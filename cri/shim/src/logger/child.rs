@@ -147,7 +147,11 @@ impl Child {
 
     fn stream_ready(&mut self, ready: u64) {
         let find = |log: &Log| (0..2).find(|&stream| key(log.id, stream) == ready);
-        let Some((at, stream)) = self.logs.iter().enumerate().find_map(|(at, log)| find(log).map(|stream| (at, stream))) else { return };
+        let Some((at, stream)) =
+            self.logs.iter().enumerate().find_map(|(at, log)| find(log).map(|stream| (at, stream)))
+        else {
+            return;
+        };
         self.copy(at, stream);
     }
 

@@ -52,7 +52,11 @@ fn starts_and_execs_take() {
         place.exit_of(&plan.id);
         lives.push(begin.elapsed());
         let null = fs::File::options().read(true).write(true).open("/dev/null").expect("null");
-        let exec = Exec { id: format!("e{n}"), container: "held".to_owned(), process: crate::place::process(&["/usr/bin/true"]) };
+        let exec = Exec {
+            id: format!("e{n}"),
+            container: "held".to_owned(),
+            process: crate::place::process(&["/usr/bin/true"]),
+        };
         let begin = Instant::now();
         place.exec(&exec, [null.as_fd(); 3]).expect("exec");
         let Event::ExecExited { .. } = place.client.event() else { panic!("an exec's end") };

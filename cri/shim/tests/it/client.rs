@@ -1,6 +1,8 @@
 //! A blocking client of one shim.
 
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use berth_plan::message::{Event, Failure, FromShim, Reply, Request, ToShim};
@@ -26,6 +28,11 @@ impl Client {
 
     pub(crate) fn silent(path: &Path) -> Self {
         Self { socket: seqpacket::connect(path).expect("connect"), number: 0, events: Vec::new() }
+    }
+
+    /// Ends the connection now, also where a fork of a parallel test holds a copy of the socket for a moment.
+    pub(crate) fn hang_up(self) {
+        UnixStream::from(self.socket).shutdown(Shutdown::Both).expect("shutdown");
     }
 
     pub(crate) fn send(&mut self, request: Request, descriptors: &[BorrowedFd<'_>]) -> u64 {

@@ -46,7 +46,11 @@ fn only_the_standard_descriptors_are_open() {
     // The shell's own listing opens one more for the folder.
     let plan = place.plan("c1", "exec ls -l /proc/self/fd");
     let output = place.output(&plan);
-    let open: Vec<&str> = output.lines().filter_map(|line| line.split_once(" -> ")).map(|(name, _)| name.rsplit(' ').next().expect("a name")).collect();
+    let open: Vec<&str> = output
+        .lines()
+        .filter_map(|line| line.split_once(" -> "))
+        .map(|(name, _)| name.rsplit(' ').next().expect("a name"))
+        .collect();
     assert_eq!(open, ["0", "1", "2", "3"], "{output}");
     assert!(output.contains("0 -> /dev/null") && output.contains("3 -> /proc/"), "{output}");
 }
@@ -61,24 +65,40 @@ fn capabilities_filter_and_privileges_are_the_plans() {
     plan.process.no_new_privileges = true;
     let output = place.output(&plan);
     let caps = format!("{DEFAULT_CAPABILITIES:016x}");
-    for line in ["CapInh:\t0000000000000000", &format!("CapPrm:\t{caps}"), &format!("CapEff:\t{caps}"), &format!("CapBnd:\t{caps}")] {
+    for line in [
+        "CapInh:\t0000000000000000",
+        &format!("CapPrm:\t{caps}"),
+        &format!("CapEff:\t{caps}"),
+        &format!("CapBnd:\t{caps}"),
+    ] {
         assert!(output.contains(line), "{line}: {output}");
     }
-    assert!(output.contains("NoNewPrivs:\t1") && output.contains("Seccomp:\t2") && output.contains("Umask:\t0022"), "{output}");
+    assert!(
+        output.contains("NoNewPrivs:\t1") && output.contains("Seccomp:\t2") && output.contains("Umask:\t0022"),
+        "{output}"
+    );
 
     let mut plan = place.plan("user", status);
     plan.process.seccomp = vec![6, 0, 0, 0, 0, 0, 0xff, 0x7f];
     (plan.process.uid, plan.process.gid, plan.process.groups) = (1000, 1001, vec![1002, 1003]);
     let output = place.output(&plan);
-    assert!(output.contains("Uid:\t1000\t1000\t1000\t1000") && output.contains("Gid:\t1001\t1001\t1001\t1001"), "{output}");
+    assert!(
+        output.contains("Uid:\t1000\t1000\t1000\t1000") && output.contains("Gid:\t1001\t1001\t1001\t1001"),
+        "{output}"
+    );
     assert!(output.contains("Groups:\t1002 1003") && output.contains("CapPrm:\t0000000000000000"), "{output}");
     assert!(output.contains("NoNewPrivs:\t0") && output.contains("Seccomp:\t2"), "{output}");
 
     let mut plan = place.plan("ambient", status);
     let bind_service = 1 << 10;
     plan.process.uid = 1000;
-    plan.process.capabilities =
-        Capabilities { bounding: u64::MAX, effective: bind_service, permitted: bind_service, inheritable: bind_service, ambient: bind_service };
+    plan.process.capabilities = Capabilities {
+        bounding: u64::MAX,
+        effective: bind_service,
+        permitted: bind_service,
+        inheritable: bind_service,
+        ambient: bind_service,
+    };
     let output = place.output(&plan);
     for set in ["Inh", "Prm", "Eff", "Amb"] {
         assert!(output.contains(&format!("Cap{set}:\t0000000000000400")), "{output}");
@@ -237,15 +257,21 @@ fn a_container_joins_the_cgroups_it_is_given() {
     for folder in &folders {
         fs::create_dir(folder).expect("cgroup");
     }
-    let procs: Vec<OwnedFd> =
-        v1.iter().map(|folder| fs::File::options().write(true).open(folder.join("cgroup.procs")).expect("procs").into()).collect();
+    let procs: Vec<OwnedFd> = v1
+        .iter()
+        .map(|folder| fs::File::options().write(true).open(folder.join("cgroup.procs")).expect("procs").into())
+        .collect();
     let folder: OwnedFd = fs::File::open(&v2).expect("folder").into();
     let mut plan = place.plan("c1", "exec sleep 1000");
     plan.mounts.push(berth_plan::container::Mount {
         source: MountSource::Cgroup {
             hierarchies: vec![
                 ("memory".to_owned(), "cgroup".to_owned(), vec![("memory".to_owned(), String::new())]),
-                ("systemd".to_owned(), "cgroup".to_owned(), vec![("none".to_owned(), String::new()), ("name".to_owned(), "systemd".to_owned())]),
+                (
+                    "systemd".to_owned(),
+                    "cgroup".to_owned(),
+                    vec![("none".to_owned(), String::new()), ("name".to_owned(), "systemd".to_owned())],
+                ),
             ],
             links: vec![("mem".to_owned(), "memory".to_owned())],
         },
@@ -257,7 +283,11 @@ fn a_container_joins_the_cgroups_it_is_given() {
     });
     let pid = place.start_in(&plan, &procs, Some(&folder)).expect("start");
     for folder in &folders {
-        assert_eq!(fs::read_to_string(folder.join("cgroup.procs")).expect("procs").trim(), pid.to_string(), "{folder:?}");
+        assert_eq!(
+            fs::read_to_string(folder.join("cgroup.procs")).expect("procs").trim(),
+            pid.to_string(),
+            "{folder:?}"
+        );
     }
     // The cgroup namespace is rooted there: the container sees its own folder as the root of the file system.
     let inside = format!("/proc/{pid}/root/sys/fs/cgroup");
@@ -278,13 +308,20 @@ fn a_sandbox_joins_its_network_and_sets_sysctls_there() {
     netns::create(&path).expect("netns");
     let network: OwnedFd = fs::File::open(&path).expect("netns").into();
     let sysctl = |value: &str| vec![("net.ipv4.ip_default_ttl".to_owned(), value.to_owned())];
-    let request = |sysctls| Request::Sandbox { join_network: true, new_ipc: true, new_uts: true, hostname: "pod-2".to_owned(), sysctls };
+    let request = |sysctls| Request::Sandbox {
+        join_network: true,
+        new_ipc: true,
+        new_uts: true,
+        hostname: "pod-2".to_owned(),
+        sysctls,
+    };
     let failure = place.client.ask(request(sysctl("no number")), &[network.as_fd()]).expect_err("a bad value");
     assert_eq!(failure.stage, Stage::Sysctl);
     place.client.ask(request(sysctl("77")), &[network.as_fd()]).expect("sandbox");
     let again = place.client.ask(request(vec![]), &[network.as_fd()]).expect_err("made already");
     assert_eq!(again.stage, Stage::AlreadyExists);
-    let mut plan = place.plan("c1", "cat /proc/sys/net/ipv4/ip_default_ttl; ls /sys/class/net; cat /proc/sys/kernel/shm_rmid_forced");
+    let mut plan = place
+        .plan("c1", "cat /proc/sys/net/ipv4/ip_default_ttl; ls /sys/class/net; cat /proc/sys/kernel/shm_rmid_forced");
     plan.sysctls = vec![("kernel.shm_rmid_forced".to_owned(), "1".to_owned())];
     assert_eq!(place.output(&plan), "77\nlo\n1\n");
     assert_eq!(fs::read_to_string("/proc/sys/kernel/shm_rmid_forced").expect("ours").trim(), "0");
@@ -302,7 +339,9 @@ fn a_runtime_that_comes_back_is_told_what_is_held() {
     let Reply::Hello { sandbox_ready: true, containers, execs, .. } = hello else { panic!("{hello:?}") };
     assert!(execs.is_empty());
     assert!(containers.contains(&Held::Exited { container: "gone".to_owned(), exit }));
-    assert!(matches!(containers.iter().find(|held| matches!(held, Held::Running { .. })), Some(Held::Running { pid: held, .. }) if *held == pid));
+    assert!(
+        matches!(containers.iter().find(|held| matches!(held, Held::Running { .. })), Some(Held::Running { pid: held, .. }) if *held == pid)
+    );
     place.client = second;
     let failure = place.client.ask(Request::Shutdown, &[]).expect_err("one still runs");
     assert_eq!(failure.stage, Stage::Protocol);
@@ -323,7 +362,10 @@ fn the_shims_file_can_not_be_written_through_it() {
     // While the program runs, ETXTBSY hides it, but a handle taken now could be opened for writing later.
     let handle = fd::open(&exe, OFlags::PATH, Mode::empty()).expect("exe");
     assert!(path::is_readonly(handle.as_fd()).expect("statvfs"));
-    assert_eq!(fs::metadata(&exe).expect("exe").ino(), fs::metadata(place.folder.join("berth-shim")).expect("file").ino());
+    assert_eq!(
+        fs::metadata(&exe).expect("exe").ino(),
+        fs::metadata(place.folder.join("berth-shim")).expect("file").ino()
+    );
     place.signal("c1", 9);
     place.exit_of("c1");
 }

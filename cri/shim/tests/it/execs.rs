@@ -38,13 +38,20 @@ fn an_exec_is_inside_and_limited_as_its_plan_says() {
     while name_of(first) != "sleep" {
         std::thread::yield_now();
     }
-    let mut exec = plan("e1", "c1", "ls /mark /proc/self/fd; cat /proc/1/comm; hostname; pwd; id -u; grep CapPrm /proc/self/status; exit 5");
+    let mut exec = plan(
+        "e1",
+        "c1",
+        "ls /mark /proc/self/fd; cat /proc/1/comm; hostname; pwd; id -u; grep CapPrm /proc/self/status; exit 5",
+    );
     exec.process.uid = 1000;
     exec.process.cwd = "/tmp".to_owned();
     exec.process.oom_score_adj = Some(500);
     let (exit, text) = run(&mut place, &exec);
     assert_eq!(exit.code, 5, "{text}");
-    assert!(text.starts_with("/mark\n\n/proc/self/fd:\n0\n1\n2\n3\nsleep\npod-1\n/tmp\n1000\nCapPrm:\t0000000000000000\n"), "{text}");
+    assert!(
+        text.starts_with("/mark\n\n/proc/self/fd:\n0\n1\n2\n3\nsleep\npod-1\n/tmp\n1000\nCapPrm:\t0000000000000000\n"),
+        "{text}"
+    );
     // The next container is born in the host's PID namespace again, and so is the next exec in the first's.
     let second = place.plan("c2", "echo pid $$");
     assert_eq!(place.output(&second), "pid 1\n");
@@ -63,7 +70,10 @@ fn an_exec_fails_in_known_words() {
     let mut exec = plan("e1", "c1", "");
     exec.process = process(&["nope"]);
     let failure = place.exec(&exec, [input.as_fd(); 3]).expect_err("not found");
-    assert_eq!((failure.stage, failure.message.as_str()), (Stage::Execve, "exec: \"nope\": executable file not found in $PATH"));
+    assert_eq!(
+        (failure.stage, failure.message.as_str()),
+        (Stage::Execve, "exec: \"nope\": executable file not found in $PATH")
+    );
     let failure = place.exec(&plan("e1", "c9", "true"), [input.as_fd(); 3]).expect_err("no container");
     assert_eq!(failure.stage, Stage::UnknownTarget);
     exec.process = process(&["/bin/true"]);

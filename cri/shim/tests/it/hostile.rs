@@ -22,7 +22,11 @@ fn procfs_and_sysfs_are_mounted_on_ordinary_folders_only() {
         let plan = place.plan("c1", "true");
         let failure = place.start(&plan).expect_err(link);
         assert_eq!(failure.stage, Stage::Mount);
-        assert!(failure.message.contains(&format!("filesystem \"{kind}\" must be mounted on ordinary directory")), "{}", failure.message);
+        assert!(
+            failure.message.contains(&format!("filesystem \"{kind}\" must be mounted on ordinary directory")),
+            "{}",
+            failure.message
+        );
     }
 }
 
@@ -61,7 +65,10 @@ fn a_volume_over_a_part_of_procfs_is_refused() {
     let mut plan = place.plan("c1", "true");
     plan.mounts.push(bind("/etc/hostname", "/proc/version", 0));
     let failure = place.start(&plan).expect_err("inside /proc");
-    assert_eq!((failure.stage, failure.message.as_str()), (Stage::Mount, "\"/proc/version\" cannot be mounted because it is inside /proc"));
+    assert_eq!(
+        (failure.stage, failure.message.as_str()),
+        (Stage::Mount, "\"/proc/version\" cannot be mounted because it is inside /proc")
+    );
     plan.mounts.pop();
     plan.mounts.push(bind("/etc/hostname", "/proc/cpuinfo", 0));
     assert_eq!(place.run(&plan).0.code, 0);
@@ -94,7 +101,8 @@ fn a_device_in_the_way_is_not_taken_for_ours() {
 fn the_runtimes_file_is_not_writable_as_an_entry_point() {
     let mut place = Place::new();
     fs::write(place.folder.join("image/entry"), "#!/proc/self/exe\n").expect("script");
-    fs::set_permissions(place.folder.join("image/entry"), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
+    fs::set_permissions(place.folder.join("image/entry"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("mode");
     let mut plan = place.plan("c1", "");
     plan.process.args = vec!["/entry".to_owned()];
     // What runs is the shim's own program, from a read-only mount, with arguments that it refuses.

@@ -1,10 +1,13 @@
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use berth_plan::container::Mount;
 use berth_plan::message::{Reply, Request, Stage};
 use berth_sys::pidfd::PidFd;
+use berth_sys::seqpacket;
+use berth_sys::signal::{SIGCONT, SIGSTOP};
 
 use crate::place::{Place, bind, children, name_of};
 
@@ -34,6 +37,32 @@ fn an_exit_is_told_after_its_output_is_written() {
         assert_eq!(log.lines().count(), 5000);
         assert!(log.ends_with("stdout F 5000\n"));
     }
+}
+
+/// A logger that does not run holds the exit back for a while, so that whoever hears of it finds the output. An attempt is
+/// void when this machine lets so much time pass meanwhile that the shim has given up waiting.
+#[test]
+fn an_exit_waits_for_the_logger() {
+    let mut place = Place::new();
+    let waited = (0..5).any(|n| {
+        let mut plan = place.plan(&format!("c{n}"), "while ! test -e /ctl/go; do sleep 0.01; done; echo late");
+        let folder = place.folder.join(format!("ctl{n}"));
+        fs::create_dir(&folder).expect("folder");
+        plan.mounts.push(bind(folder.to_str().expect("text"), "/ctl", 0));
+        place.start(&plan).expect("start");
+        let logger = children(place.shim).into_iter().find(|&pid| name_of(pid) == "berth-shim-log").expect("a logger");
+        let logger = PidFd::open(logger).expect("open");
+        logger.send_signal(SIGSTOP).expect("stop");
+        fs::write(folder.join("go"), "").expect("go");
+        while !place.folder.join(format!("run/exits/c{n}")).exists() {
+            std::thread::yield_now();
+        }
+        let early = seqpacket::readable(place.client.socket.as_fd(), 0).expect("poll");
+        logger.send_signal(SIGCONT).expect("continue");
+        place.exit_of(&plan.id);
+        !early && place.log(&plan.id) == "stdout F late\n"
+    });
+    assert!(waited);
 }
 
 #[test]
@@ -76,7 +105,8 @@ fn a_log_that_can_not_be_opened_is_an_error() {
 #[test]
 fn a_killed_logger_is_replaced_and_the_container_goes_on() {
     let mut place = Place::new();
-    let mut plan = place.plan("c1", "n=0; while ! test -e /ctl/go; do echo $n; n=$((n+1)); sleep 0.01; done; echo last");
+    let mut plan =
+        place.plan("c1", "n=0; while ! test -e /ctl/go; do echo $n; n=$((n+1)); sleep 0.01; done; echo last");
     plan.mounts.push(control(&place));
     place.start(&plan).expect("start");
     for _ in 0..2 {
@@ -104,7 +134,9 @@ fn a_stalled_log_stalls_neither_exits_nor_other_requests() {
     let plan = place.plan("c1", "head -c 1000000 /dev/zero | tr '\\0' '\\n'");
     place.start(&plan).expect("start");
     let (mut second, _) = crate::client::Client::connect(&place.folder.join("run/shim.sock"));
-    second.ask(Request::Signal { target: berth_plan::message::Target::Container("c1".to_owned()), signal: 9 }, &[]).expect("signal");
+    second
+        .ask(Request::Signal { target: berth_plan::message::Target::Container("c1".to_owned()), signal: 9 }, &[])
+        .expect("signal");
     assert_eq!(place.exit_of("c1").code, 137);
     assert!(place.folder.join("run/exits/c1").exists());
 }

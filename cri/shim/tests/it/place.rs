@@ -30,7 +30,13 @@ impl Place {
     /// A shim with its sandbox made: own IPC and UTS namespaces, the host's network.
     pub(crate) fn new() -> Self {
         let mut place = Self::without_sandbox();
-        let request = Request::Sandbox { join_network: false, new_ipc: true, new_uts: true, hostname: "pod-1".to_owned(), sysctls: vec![] };
+        let request = Request::Sandbox {
+            join_network: false,
+            new_ipc: true,
+            new_uts: true,
+            hostname: "pod-1".to_owned(),
+            sysctls: vec![],
+        };
         assert_eq!(place.client.ask(request, &[]).expect("sandbox"), Reply::Done);
         place
     }
@@ -87,19 +93,31 @@ impl Place {
             id: name.to_owned(),
             namespaces: NewNamespaces { mount: true, pid: true, cgroup: true, ..NewNamespaces::default() },
             hostname: None,
-            rootfs: Rootfs::Overlay { lower: vec![text(self.folder.join("image"))], upper: text(own.join("upper")), work: text(own.join("work")) },
+            rootfs: Rootfs::Overlay {
+                lower: vec![text(self.folder.join("image"))],
+                upper: text(own.join("upper")),
+                work: text(own.join("work")),
+            },
             readonly_rootfs: false,
             root_propagation: mount::SLAVE | mount::RECURSIVE,
             mounts: vec![
                 filesystem("proc", "/proc", quiet, &[]),
                 filesystem("tmpfs", "/dev", mount::NOSUID, &[("mode", "755"), ("size", "65536k")]),
-                filesystem("devpts", "/dev/pts", mount::NOSUID | mount::NOEXEC, &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")]),
+                filesystem(
+                    "devpts",
+                    "/dev/pts",
+                    mount::NOSUID | mount::NOEXEC,
+                    &[("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")],
+                ),
                 filesystem("mqueue", "/dev/mqueue", quiet, &[]),
                 filesystem("sysfs", "/sys", quiet | mount::RDONLY, &[]),
                 bind("/usr", "/usr", mount::RDONLY),
             ],
             devices: vec![device("/dev/null", 3), device("/dev/zero", 5)],
-            links: vec![("/dev/fd".to_owned(), "/proc/self/fd".to_owned()), ("/dev/stdout".to_owned(), "/proc/self/fd/1".to_owned())],
+            links: vec![
+                ("/dev/fd".to_owned(), "/proc/self/fd".to_owned()),
+                ("/dev/stdout".to_owned(), "/proc/self/fd/1".to_owned()),
+            ],
             sysctls: vec![],
             masked_paths: strings(&["/proc/kcore", "/proc/acpi", "/proc/timer_list", "/sys/firmware", "/no/such"]),
             readonly_paths: strings(&["/proc/sys", "/proc/bus", "/no/such"]),
@@ -113,7 +131,12 @@ impl Place {
         self.start_in(plan, &[], None)
     }
 
-    pub(crate) fn start_in(&mut self, plan: &Container, procs: &[OwnedFd], v2: Option<&OwnedFd>) -> Result<i32, Failure> {
+    pub(crate) fn start_in(
+        &mut self,
+        plan: &Container,
+        procs: &[OwnedFd],
+        v2: Option<&OwnedFd>,
+    ) -> Result<i32, Failure> {
         let memory = memfd::sealed("plan", &codec::encode(plan).expect("it fits")).expect("memfd");
         let mut descriptors = vec![memory.as_fd()];
         descriptors.extend(procs.iter().map(AsFd::as_fd));

@@ -39,12 +39,15 @@ fn noise_is_answered_and_forgotten() {
     let plan = place.plan("c1", "true");
     let start = |cgroup_procs| Request::Start { container: "c1".to_owned(), cgroup_procs, cgroup_v2: false };
     let (good, extra) = (memory(&plan), memory(&plan));
-    for (request, descriptors) in [(start(0), vec![good.as_fd(), extra.as_fd()]), (start(3), vec![good.as_fd()]), (start(0), vec![])] {
+    for (request, descriptors) in
+        [(start(0), vec![good.as_fd(), extra.as_fd()]), (start(3), vec![good.as_fd()]), (start(0), vec![])]
+    {
         assert_eq!(client.ask(request, &descriptors).expect_err("refused").stage, Stage::Protocol);
     }
-    let file: OwnedFd = std::fs::File::open("/etc/passwd").expect("a file").into();
+    let file: OwnedFd = fs::File::open("/etc/passwd").expect("a file").into();
     assert_eq!(client.ask(start(0), &[file.as_fd()]).expect_err("not sealed").stage, Stage::Protocol);
-    let failure = client.ask(Request::Start { container: "../x".to_owned(), cgroup_procs: 0, cgroup_v2: false }, &[good.as_fd()]);
+    let failure =
+        client.ask(Request::Start { container: "../x".to_owned(), cgroup_procs: 0, cgroup_v2: false }, &[good.as_fd()]);
     assert_eq!(failure.expect_err("no name").stage, Stage::Protocol);
     let torn = memfd::sealed("torn", &codec::encode(&plan).expect("it fits")[..200]).expect("memfd");
     assert_eq!(client.ask(start(0), &[torn.as_fd()]).expect_err("torn").stage, Stage::Protocol);
@@ -65,7 +68,9 @@ fn a_client_that_does_not_read_is_dropped() {
     let mut place = Place::new();
     let (mut deaf, _) = Client::connect(&place.folder.join("run/shim.sock"));
     // Requests whose replies it never takes, until its queue is full and the connection gone.
-    let bytes = codec::encode(&berth_plan::message::ToShim { number: 1, request: Request::Hello { protocol: PROTOCOL } }).expect("it fits");
+    let bytes =
+        codec::encode(&berth_plan::message::ToShim { number: 1, request: Request::Hello { protocol: PROTOCOL } })
+            .expect("it fits");
     while seqpacket::send(deaf.socket.as_fd(), &bytes, &[]).is_ok() {}
     let plan = place.plan("c1", "exit 3");
     assert_eq!(place.run(&plan).0.code, 3);
@@ -101,9 +106,10 @@ fn a_start_whose_asker_is_gone_before_the_log_is_open_is_forgotten() {
     let plan = place.plan("c1", "true");
     let start = Request::Start { container: "c1".to_owned(), cgroup_procs: 0, cgroup_v2: false };
     place.client.send(start, &[memory(&plan).as_fd()]);
-    place.client = Client::connect(&place.folder.join("run/shim.sock")).0;
+    let path = place.folder.join("run/shim.sock");
+    std::mem::replace(&mut place.client, Client::silent(&path)).hang_up();
     // The second hello comes after the first connection's end was seen.
-    let (client, hello) = Client::connect(&place.folder.join("run/shim.sock"));
+    let (client, hello) = Client::connect(&path);
     place.client = client;
     let Reply::Hello { containers, .. } = hello else { panic!("{hello:?}") };
     assert_eq!(containers, []);
@@ -130,7 +136,7 @@ fn a_start_whose_asker_is_gone_half_way_ends_as_an_exit() {
     let (client, hello) = Client::connect(&place.folder.join("run/shim.sock"));
     let Reply::Hello { containers, .. } = hello else { panic!("{hello:?}") };
     assert!(matches!(containers.as_slice(), [Held::Running { container, .. }] if container == "c1"), "{containers:?}");
-    place.client = client;
+    std::mem::replace(&mut place.client, client).hang_up();
     place.signal("c1", 9);
     fs::write(freezer.join("freezer.state"), "THAWED").expect("thaw");
     assert_eq!(place.exit_of("c1").code, 128);
@@ -154,7 +160,9 @@ fn no_secret_of_a_container_stays_in_the_shim() {
             let number = |text| u64::from_str_radix(text, 16).expect("an address");
             let (from, to) = (number(from), number(to));
             let mut bytes = vec![0; usize::try_from(to - from).expect("a size")];
-            memory.read_at(&mut bytes, from).is_ok_and(|length| bytes[..length].windows(needle.len()).any(|window| window == needle))
+            memory
+                .read_at(&mut bytes, from)
+                .is_ok_and(|length| bytes[..length].windows(needle.len()).any(|window| window == needle))
         })
     };
     let logger = children(place.shim).into_iter().find(|&pid| name_of(pid) == "berth-shim-log").expect("a logger");
