@@ -57,7 +57,12 @@ struct Entry {
 impl Cache {
     /// `cache_dir` is libcni's: `/var/lib/cni`.
     pub fn new(cache_dir: &Path) -> Self {
-        Self { results: cache_dir.join("results") }
+        let cache = Self { results: cache_dir.join("results") };
+        // What a crash left between writing an entry and naming it; the attachment's DEL does not know of it.
+        for path in cache.paths().filter(|path| is_temporary(path)) {
+            let _ = fs::remove_file(path);
+        }
+        cache
     }
 
     /// Writes the entry of an attachment.
@@ -115,15 +120,23 @@ impl Cache {
 
     /// Every readable entry, by file name.
     pub fn list(&self) -> Vec<Cached> {
-        let Ok(listing) = fs::read_dir(&self.results) else { return Vec::new() };
-        let mut paths: Vec<_> = listing.filter_map(|entry| Some(entry.ok()?.path())).collect();
+        let mut paths: Vec<_> = self.paths().filter(|path| !is_temporary(path)).collect();
         paths.sort();
         paths.iter().filter_map(|path| read(path)).collect()
+    }
+
+    fn paths(&self) -> impl Iterator<Item = PathBuf> + use<> {
+        let listing = fs::read_dir(&self.results).into_iter().flatten();
+        listing.filter_map(|entry| Some(entry.ok()?.path()))
     }
 
     fn path(&self, network: &str, container_id: &str, ifname: &str) -> PathBuf {
         self.results.join(format!("{network}-{container_id}-{ifname}"))
     }
+}
+
+fn is_temporary(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(record::TEMPORARY_PREFIX))
 }
 
 fn read(path: &Path) -> Option<Cached> {
