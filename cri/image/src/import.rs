@@ -83,9 +83,7 @@ impl Layout {
             "rootfs": { "type": "layers", "diff_ids": [diff_id] },
         });
         let config = Bytes::from(serde_json::to_vec(&config).map_err(|error| fail(&error))?);
-        let describe = |kind: &str, bytes: &Bytes| {
-            json!({ "mediaType": format!("application/vnd.oci.image.{kind}"), "digest": Digest::sha256(bytes), "size": bytes.len() })
-        };
+        let describe = |kind: &str, bytes: &Bytes| json!({ "mediaType": format!("application/vnd.oci.image.{kind}"), "digest": Digest::sha256(bytes), "size": bytes.len() });
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
@@ -203,7 +201,11 @@ fn read(path: &Path, limit: u64) -> Result<Bytes, PullError> {
 
 fn not_read(path: &Path, error: &io::Error) -> PullError {
     let (what, detail) = (path.display().to_string(), error.to_string());
-    if error.kind() == io::ErrorKind::NotFound { PullError::NotFound { what, detail } } else { PullError::Store(format!("{what}: {detail}")) }
+    if error.kind() == io::ErrorKind::NotFound {
+        PullError::NotFound { what, detail }
+    } else {
+        PullError::Store(format!("{what}: {detail}"))
+    }
 }
 
 fn missing(what: &str) -> PullError {

@@ -120,7 +120,9 @@ impl Store {
             config: documents.config_text,
         };
         let store = self.clone();
-        blocking(move || store.commit_image(record).map_err(PullError::from).map(|image| (image, lease.done()))).await.map(|(image, ())| image)
+        blocking(move || store.commit_image(record).map_err(PullError::from).map(|image| (image, lease.done())))
+            .await
+            .map(|(image, ())| image)
     }
 
     /// Makes all layers present, bottom first, and returns their keys.
@@ -221,8 +223,7 @@ impl Store {
         let commit = move || {
             let lower = store.open_layers(&below)?;
             let target = stage.diff();
-            unpack::finish(&target, &report, &lower)
-                .map_err(|error| PullError::from_io("layer", &target, &error))?;
+            unpack::finish(&target, &report, &lower).map_err(|error| PullError::from_io("layer", &target, &error))?;
             if report.skipped_attributes > 0 {
                 let count = report.skipped_attributes;
                 tracing::debug!(layer = %record.diff_id, count, "extended attributes not applied");
@@ -252,14 +253,12 @@ impl Content {
             let (config, layers) = match document {
                 Document::Manifest { config, layers } => (config, layers),
                 Document::Index(entries) => {
-                    let entry = choose(&entries)
-                        .map_err(|detail| PullError::NotFound { what: what.clone(), detail })?;
+                    let entry =
+                        choose(&entries).map_err(|detail| PullError::NotFound { what: what.clone(), detail })?;
                     digest = entry.digest.clone();
                     document = match self {
                         Self::Registry(session) => session.manifest(&digest).await?,
-                        Self::Layout(layout) => {
-                            Document::parse(&layout.blob(entry, MANIFEST_LIMIT)?, None, &what)?
-                        }
+                        Self::Layout(layout) => Document::parse(&layout.blob(entry, MANIFEST_LIMIT)?, None, &what)?,
                     };
                     continue;
                 }

@@ -26,9 +26,9 @@ mod tls;
 mod token;
 
 use host::{Host, Query};
-use retry::{Failure, Tries};
 pub(crate) use manifest::{Descriptor, Document};
 pub(crate) use platform::{architecture, choose};
+use retry::{Failure, Tries};
 
 /// The distribution specification wants manifests of this size accepted; larger ones are refused.
 pub(crate) const MANIFEST_LIMIT: u64 = 4 << 20;

@@ -151,7 +151,8 @@ impl Store {
 
     fn container_dir(&self, container: &str) -> Result<PathBuf, StoreError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if container.is_empty() || container.len() > 128 || container.starts_with('.') || !container.chars().all(plain) {
+        if container.is_empty() || container.len() > 128 || container.starts_with('.') || !container.chars().all(plain)
+        {
             return Err(StoreError::ContainerId { id: container.to_owned() });
         }
         Ok(containers_dir(self.root()).join(container))

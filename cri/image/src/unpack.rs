@@ -107,24 +107,19 @@ pub(crate) fn unpack(
         });
     }
     match streamed.map_err(|error| fail(&error))? {
-        Some(diff_id) if diff_id == expected.diff_id => running.answer(&layer),
+        Some(diff_id) if diff_id == expected.diff_id => running.answer(&layer, target),
         Some(diff_id) => Err(PullError::DigestMismatch {
             what: format!("content of layer {layer}"),
             expected: expected.diff_id.to_string(),
             actual: diff_id.to_string(),
         }),
         // The child has stopped reading: its answer says why.
-        None => running.answer(&layer).and_then(|_| Err(bad(&layer, "the unpacker stopped early"))),
+        None => running.answer(&layer, target).and_then(|_| Err(bad(&layer, "the unpacker stopped early"))),
     }
 }
 
 /// Decompresses to the child. Returns the archive's digest, or none when the child would not take all of it.
-fn stream(
-    compressed: impl Read,
-    expected: &Expected,
-    running: &mut Running,
-    limit: u64,
-) -> io::Result<Option<Digest>> {
+fn stream(compressed: impl Read, expected: &Expected, running: &mut Running, limit: u64) -> io::Result<Option<Digest>> {
     let mut plain = HashingReader::new(decompress::reader(compressed)?, &expected.diff_id);
     match send(&mut plain, running, limit) {
         Ok(()) => Ok(Some(plain.finish()?.0)),
@@ -188,7 +183,7 @@ impl Running {
     }
 
     /// Closes the child's input and returns its answer.
-    fn answer(mut self, layer: &str) -> Result<Report, PullError> {
+    fn answer(mut self, layer: &str, target: &Path) -> Result<Report, PullError> {
         self.input = None;
         let mut bytes = Vec::new();
         if let Some(output) = self.child.stdout.take() {
@@ -209,9 +204,12 @@ impl Running {
             }
             Ok(Answer::Refused { reason }) => Err(bad(layer, &reason)),
             Ok(Answer::Failed { reason, disk_full: true }) => {
-                Err(PullError::DiskFull { what: format!("layer {layer}: {reason}"), path: "/".into() })
+                tracing::debug!(layer, reason, "no space left");
+                Err(PullError::DiskFull { what: format!("layer {layer}"), path: target.into() })
             }
-            Ok(Answer::Failed { reason, disk_full: false }) => Err(PullError::Store(format!("layer {layer}: {reason}"))),
+            Ok(Answer::Failed { reason, disk_full: false }) => {
+                Err(PullError::Store(format!("layer {layer}: {reason}")))
+            }
             Err(_) => Err(bad(layer, &format!("the unpacker died: {}", ended(self.child.wait())))),
         }
     }
@@ -239,9 +237,10 @@ fn failure(layer: &str, target: &Path, error: &io::Error) -> PullError {
         io::ErrorKind::FileTooLarge => {
             PullError::TooLarge { what: format!("layer {layer}"), detail: error.to_string() }
         }
-        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof | io::ErrorKind::Other => {
-            bad(layer, &format!("damaged: {error}"))
-        }
+        io::ErrorKind::InvalidData
+        | io::ErrorKind::InvalidInput
+        | io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::Other => bad(layer, &format!("damaged: {error}")),
         _ => PullError::from_io(&format!("layer {layer}"), target, error),
     }
 }

@@ -63,11 +63,8 @@ impl Store {
         }
         let layers = self.open_layers(&image.layers)?;
         let text = |path: &str| -> Result<String, StoreError> {
-            let too_large = || StoreError::FileTooLarge {
-                image: image.id.clone(),
-                path: path.to_owned(),
-                limit: FILE_LIMIT,
-            };
+            let too_large =
+                || StoreError::FileTooLarge { image: image.id.clone(), path: path.to_owned(), limit: FILE_LIMIT };
             let bytes = read(&layers, path).map_err(StoreError::io("read", path.as_ref()))?.ok_or_else(too_large)?;
             // Names in other encodings can't be asked for through CRI, but must not hide the others.
             Ok(String::from_utf8_lossy(&bytes).into_owned())

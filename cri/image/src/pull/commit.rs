@@ -30,7 +30,8 @@ impl Lease {
                 .map_err(|error| PullError::from_io("lease", &path, &error))?;
             let mut index = store.index();
             let entry = index.leases.entry(name.clone());
-            let entry = entry.or_insert_with(|| LeaseEntry { layers: BTreeSet::new(), active: 0, since: SystemTime::now() });
+            let entry =
+                entry.or_insert_with(|| LeaseEntry { layers: BTreeSet::new(), active: 0, since: SystemTime::now() });
             entry.layers.extend(layers);
             entry.active += 1;
             drop(index);
@@ -77,8 +78,19 @@ impl Store {
         }
         let mut record = new.clone();
         if let Some(old) = index.images.get(&id) {
+            // Pulled again, as "always" does before every container: no flush for what is on disk already.
+            let named = new.tags.keys().all(|tag| old.record.tags.contains_key(tag));
+            if named && new.digests.is_subset(&old.record.digests) && (old.record.pinned || !new.pinned) {
+                return Ok(old.image(&index));
+            }
             // The old record's layers may be named in the other way; both ways are the same trees.
-            record.tags.extend(old.record.tags.iter().filter(|(tag, _)| !new.tags.contains_key(*tag)).map(|(tag, stamp)| (tag.clone(), *stamp)));
+            record.tags.extend(
+                old.record
+                    .tags
+                    .iter()
+                    .filter(|(tag, _)| !new.tags.contains_key(*tag))
+                    .map(|(tag, stamp)| (tag.clone(), *stamp)),
+            );
             record.digests.extend(old.record.digests.iter().cloned());
             record.pinned |= old.record.pinned;
         }
@@ -104,8 +116,6 @@ impl Store {
 
     fn write(&self, image: &ImageRecord) -> Result<(), StoreError> {
         let path = store::images_dir(self.root()).join(format!("{}.json", image.id.hex()));
-        encode(image)
-            .and_then(|bytes| record::write_durable(&path, &bytes))
-            .map_err(StoreError::io("write", &path))
+        encode(image).and_then(|bytes| record::write_durable(&path, &bytes)).map_err(StoreError::io("write", &path))
     }
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE, RETRY_AFTER, USER_AGENT, WWW_AUTHENTICATE,
+};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -58,7 +60,8 @@ impl Host {
         connector.set_connect_timeout(Some(endpoint.dial_timeout.unwrap_or(DIAL_TIMEOUT)));
         let tls = tls::config(&endpoint)?;
         let builder = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-        let http = Client::builder(TokioExecutor::new()).build(builder.enable_http1().enable_http2().wrap_connector(connector));
+        let http = Client::builder(TokioExecutor::new())
+            .build(builder.enable_http1().enable_http2().wrap_connector(connector));
         let ours = auth.filter(|auth| auth.is_for(&endpoint.authority, endpoint.mirror));
         let credential = ours.map_or(Credential::Anonymous, Auth::credential);
         Ok(Self { endpoint, http, credential, authorization: Mutex::new(None), stall })
@@ -91,11 +94,7 @@ impl Host {
     }
 
     /// A successful answer (200 or 206), after authorization and redirects.
-    pub(super) async fn get(
-        &self,
-        query: &Query<'_>,
-        from: Option<u64>,
-    ) -> Result<Response<Incoming>, Failure> {
+    pub(super) async fn get(&self, query: &Query<'_>, from: Option<u64>) -> Result<Response<Incoming>, Failure> {
         let url = self.endpoint.url(query.registry, query.path);
         let mut authorized = false;
         loop {
@@ -171,7 +170,11 @@ impl Host {
         Err(PullError::Unreachable { what: query.what.to_owned(), detail }.into())
     }
 
-    pub(super) async fn send(&self, request: Request<Full<Bytes>>, what: &str) -> Result<Response<Incoming>, PullError> {
+    pub(super) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        what: &str,
+    ) -> Result<Response<Incoming>, PullError> {
         let sent = self.within(what, self.http.request(request)).await?;
         sent.map_err(|error| self.unreachable(what, &error))
     }

@@ -72,7 +72,9 @@ impl Document {
         if announced.as_deref().is_some_and(|kind| kind.contains("manifest.v1+") || kind.ends_with(".manifest.v1")) {
             let is_oci = announced.as_deref() == Some(OCI_MANIFEST);
             if !is_oci {
-                return Err(refuse("Docker schema 1 is not supported; push the image again with a current tool".into()));
+                return Err(refuse(
+                    "Docker schema 1 is not supported; push the image again with a current tool".into(),
+                ));
             }
         }
         let raw: Raw = serde_json::from_slice(bytes).map_err(|error| refuse(error.to_string()))?;
@@ -131,7 +133,9 @@ mod tests {
     fn manifests_and_indexes_are_told_apart() {
         let d = descriptor();
         let manifest = format!(r#"{{"schemaVersion":2,"config":{d},"layers":[{d},{d}]}}"#);
-        assert!(matches!(parse(&manifest, Some(OCI_MANIFEST)), Ok(Document::Manifest { layers, .. }) if layers.len() == 2));
+        assert!(
+            matches!(parse(&manifest, Some(OCI_MANIFEST)), Ok(Document::Manifest { layers, .. }) if layers.len() == 2)
+        );
         assert!(parse(&manifest, Some("application/vnd.docker.distribution.manifest.v2+json; charset=utf-8")).is_ok());
         assert!(parse(&manifest, Some("text/plain")).is_ok());
         let index = format!(r#"{{"schemaVersion":2,"mediaType":"{OCI_INDEX}","manifests":[{d}]}}"#);

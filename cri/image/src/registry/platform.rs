@@ -37,9 +37,8 @@ fn choose_for<'a>(entries: &'a [Descriptor], architecture: &str) -> Result<&'a D
 
 /// Lower is better, none does not run here. An entry without a platform may be anything: it comes last.
 fn rank(entry: &Descriptor, architecture: &str) -> Option<u8> {
-    let attestation = |notes: &std::collections::BTreeMap<String, String>| {
-        notes.contains_key("vnd.docker.reference.type")
-    };
+    let attestation =
+        |notes: &std::collections::BTreeMap<String, String>| notes.contains_key("vnd.docker.reference.type");
     if entry.annotations.as_ref().is_some_and(attestation) {
         return None;
     }

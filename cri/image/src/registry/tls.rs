@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -47,7 +49,8 @@ pub(super) fn config(endpoint: &Endpoint) -> Result<ClientConfig, PullError> {
     };
     let Some((certificate, key)) = &endpoint.tls.client else { return Ok(builder.with_no_client_auth()) };
     let chain = certificates(certificate)?;
-    let secret = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| fail(key, format!("client key: {error}")))?;
+    let secret =
+        PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| fail(key, format!("client key: {error}")))?;
     builder.with_client_auth_cert(chain, secret).map_err(|error| fail(certificate, format!("client: {error}")))
 }
 

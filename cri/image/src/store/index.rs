@@ -112,9 +112,8 @@ impl Index {
 
     /// Drops leases that nobody came back for, and returns their names.
     pub(crate) fn expire_leases(&mut self, now: SystemTime) -> Vec<String> {
-        let keep = |lease: &Lease| {
-            lease.active > 0 || now.duration_since(lease.since).is_ok_and(|idle| idle < LEASE_KEEP)
-        };
+        let keep =
+            |lease: &Lease| lease.active > 0 || now.duration_since(lease.since).is_ok_and(|idle| idle < LEASE_KEEP);
         let expired: Vec<_> = self.leases.iter().filter(|(_, l)| !keep(l)).map(|(name, _)| name.clone()).collect();
         for name in &expired {
             self.leases.remove(name);

@@ -10,9 +10,7 @@ use berth_effect::record::{TEMPORARY_PREFIX, read, set_aside};
 use oci_spec::image::ImageConfiguration;
 
 use super::index::{ImageEntry, LayerEntry, Lease};
-use super::record::{
-    ImageRecord, LayerRecord, LeaseRecord, RECORD_LIMIT, SnapshotRecord, Versioned, decode, encode,
-};
+use super::record::{ImageRecord, LayerRecord, LeaseRecord, RECORD_LIMIT, SnapshotRecord, Versioned, decode, encode};
 use super::{Index, containers_dir, images_dir, layers_dir, leases_dir};
 use crate::error::StoreError;
 

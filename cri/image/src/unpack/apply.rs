@@ -98,7 +98,12 @@ impl Applier {
         Ok(self.report)
     }
 
-    fn one(&mut self, action: Action, metadata: &Metadata, entry: &mut tar::Entry<'_, impl Read>) -> Result<(), Refusal> {
+    fn one(
+        &mut self,
+        action: Action,
+        metadata: &Metadata,
+        entry: &mut tar::Entry<'_, impl Read>,
+    ) -> Result<(), Refusal> {
         match action {
             Action::Skip => Ok(()),
             Action::Folder(place) => self.folder(&place, metadata),
@@ -164,10 +169,16 @@ impl Applier {
         Ok(())
     }
 
-    fn file(&mut self, place: &Place, metadata: &Metadata, entry: &mut tar::Entry<'_, impl Read>) -> Result<(), Refusal> {
+    fn file(
+        &mut self,
+        place: &Place,
+        metadata: &Metadata,
+        entry: &mut tar::Entry<'_, impl Read>,
+    ) -> Result<(), Refusal> {
         let size = entry.size();
         let left = self.bytes_left.checked_sub(size);
-        self.bytes_left = left.ok_or_else(|| Refusal::Archive("unpacks to more bytes than a layer of its size may".into()))?;
+        self.bytes_left =
+            left.ok_or_else(|| Refusal::Archive("unpacks to more bytes than a layer of its size may".into()))?;
         let path = place.path();
         let (folder, name) = self.make_room(place)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -93,8 +93,12 @@ pub(super) fn read(entry: &mut tar::Entry<'_, impl Read>) -> Result<(Action, Met
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Action::File(place),
         EntryType::Symlink => Action::Symlink(place, link()?),
         EntryType::Link => Action::Hardlink(place, self::place(link()?.as_bytes())?),
-        EntryType::Char => device(entry, &name).map(|(major, minor)| Action::Device(place, Device::Character(major, minor)))?,
-        EntryType::Block => device(entry, &name).map(|(major, minor)| Action::Device(place, Device::Block(major, minor)))?,
+        EntryType::Char => {
+            device(entry, &name).map(|(major, minor)| Action::Device(place, Device::Character(major, minor)))?
+        }
+        EntryType::Block => {
+            device(entry, &name).map(|(major, minor)| Action::Device(place, Device::Block(major, minor)))?
+        }
         EntryType::Fifo => Action::Device(place, Device::Fifo),
         other => return Err(refuse(&format!("entries of type {:?} are not supported", char::from(other.as_byte())))),
     };

@@ -31,9 +31,14 @@ pub struct Report {
 pub(super) enum Answer {
     Done(Report),
     /// The archive is one that we refuse.
-    Refused { reason: String },
+    Refused {
+        reason: String,
+    },
     /// Something of ours failed.
-    Failed { reason: String, disk_full: bool },
+    Failed {
+        reason: String,
+        disk_full: bool,
+    },
 }
 
 /// A path below the layer's root. File names are bytes, JSON is text: each byte is written as the character of that

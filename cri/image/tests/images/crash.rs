@@ -11,13 +11,20 @@ use super::support::*;
 
 const CHILD: &str = "BERTH_IMAGE_TEST_PULL";
 
+const REPORT: &str = "BERTH_IMAGE_TEST_REPORT";
+
 /// The process that is killed: this test program, told by its environment to pull and remove.
 #[test]
 fn as_a_child() {
     let Ok(told) = std::env::var(CHILD) else { return };
     let (root, name) = told.split_once(' ').expect("root and name");
     let store = Store::open(root.as_ref(), options()).expect("open");
-    let image = run(store.pull(name, None, &RegistryConfig::none())).expect("pull");
+    let pulled = run(store.pull(name, None, &RegistryConfig::none()));
+    if let (Ok(report), Err(error)) = (std::env::var(REPORT), &pulled) {
+        fs::write(report, format!("{error}\n{:?}", names_in(root.as_ref(), "layers"))).expect("report");
+        return;
+    }
+    let image = pulled.expect("pull");
     store.snapshot("c", &image).expect("snapshot");
     store.remove_snapshot("c").expect("remove snapshot");
     store.remove(name).expect("remove");
@@ -28,6 +35,25 @@ fn child(folder: &Folder, name: &str) -> Command {
     command.args(["--exact", "crash::as_a_child"]).stdout(Stdio::null()).stderr(Stdio::null());
     command.env(CHILD, format!("{} {name}", folder.path("store").display()));
     command
+}
+
+#[test]
+fn a_full_disk_is_named_and_leaves_nothing() {
+    let noise: Vec<u8> = (0..700_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let made = Made::gzipped(&[archive(&[file("large", &noise)])]);
+    let server = Server::start(&made, |_, right| right);
+    let folder = Folder::new();
+    fs::create_dir(folder.path("store")).expect("folder");
+    let child = child(&folder, &format!("{}/app:1", server.address));
+    // A small file system of its own, in a mount namespace that ends with the child.
+    let mount = format!("mount -t tmpfs -o size=1m tmpfs {} && exec \"$@\"", folder.path("store").display());
+    let mut small = Command::new("unshare");
+    small.args(["-m", "sh", "-c", &mount, "sh"]).arg(child.get_program()).args(child.get_args());
+    small.envs(child.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    small.env(REPORT, folder.path("report")).stdout(Stdio::null()).stderr(Stdio::null());
+    assert!(small.status().expect("runs").success());
+    let report = fs::read_to_string(folder.path("report")).expect("the pull failed");
+    assert!(report.starts_with("no space left for layer sha256:") && report.ends_with("\n[]"), "{report}");
 }
 
 fn leftovers(folder: &Folder) -> Vec<String> {
@@ -77,13 +103,16 @@ fn a_pull_killed_in_the_middle_of_a_layer_leaves_nothing_half_made() {
     });
     let folder = Folder::new();
     let mut child = child(&folder, &format!("{}/app:1", hanging.address)).spawn().expect("runs");
-    let has = |part: &str| fs::read_dir(folder.path(part)).is_ok_and(|entries| {
-        entries.flatten().any(|entry| entry.path().join("diff/d").exists() || entry.path().join("layer.json").exists())
-    });
-    // Until the small layer is there and the large one has begun.
+    // Until the small layer is committed and the large one has begun.
+    let reached = || {
+        let layers: Vec<_> = fs::read_dir(folder.path("store/layers")).into_iter().flatten().flatten().collect();
+        let begun = |name: &str| name.starts_with(".tmp-");
+        let names = layers.iter().map(|entry| (entry.file_name().into_string().expect("text"), entry.path()));
+        let (making, made): (Vec<_>, Vec<_>) = names.partition(|(name, _)| begun(name));
+        made.len() == 1 && making.len() == 1 && making[0].1.join("diff/d").exists()
+    };
     for _ in 0..600 {
-        let numbers = fs::read_dir(folder.path("store/layers")).map_or(0, |entries| entries.count());
-        if numbers == 2 && has("store/layers") && hanging.count(made.layer(1).as_str()) > 0 {
+        if reached() {
             break;
         }
         std::thread::sleep(Duration::from_millis(50));

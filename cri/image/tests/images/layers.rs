@@ -21,8 +21,12 @@ fn every_kind_of_entry_is_restored() {
         Entry { device: (8, 1), mode: 0o660, owner: (0, 6), ..entry("root/sda", tar::EntryType::Block) },
         Entry { mode: 0o622, ..entry("root/fifo", tar::EntryType::Fifo) },
         Entry {
-            pax: &[("SCHILY.xattr.security.capability", &capability), ("SCHILY.xattr.user.note", b"n"),
-                ("SCHILY.xattr.trusted.overlay.opaque", b"y"), ("mtime", b"12.5")],
+            pax: &[
+                ("SCHILY.xattr.security.capability", &capability),
+                ("SCHILY.xattr.user.note", b"n"),
+                ("SCHILY.xattr.trusted.overlay.opaque", b"y"),
+                ("mtime", b"12.5"),
+            ],
             ..file("root/ping", b"")
         },
         Entry { mode: 0o755, ..dir("root/old/") },
@@ -42,7 +46,10 @@ fn every_kind_of_entry_is_restored() {
         ("root/fifo", "10622 0:0 @0 dev 0"),
         ("root/null", "20666 0:0 @0 dev 103"),
         ("root/old", "40755 0:0 @0 trusted.overlay.opaque=[79]"),
-        ("root/ping", "100644 0:0 @12 n1 \"\" security.capability=[01, 00, 00, 02, 00, 04, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00] user.note=[6e]"),
+        (
+            "root/ping",
+            "100644 0:0 @12 n1 \"\" security.capability=[01, 00, 00, 02, 00, 04, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00, 00] user.note=[6e]",
+        ),
         ("root/sda", "60660 0:6 @0 dev 801"),
         ("root/su", "104755 1:2 @50 n2 \"data\""),
         ("root/su2", "104755 1:2 @50 n2 \"data\""),
@@ -143,7 +150,12 @@ fn links_lead_only_inside_the_layer() {
     assert_eq!(fs::read_to_string(layer(&folder, 1).join("real/through")).expect("read"), "inside");
     for link in ["host", "up", "proc"] {
         let name = format!("{link}/x");
-        let made = Made::gzipped(&[archive(&[symlink("host", &target), symlink("up", &up), symlink("proc", "/proc/self/root"), file(&name, b"x")])]);
+        let made = Made::gzipped(&[archive(&[
+            symlink("host", &target),
+            symlink("up", &up),
+            symlink("proc", "/proc/self/root"),
+            file(&name, b"x"),
+        ])]);
         let error = import(&store, "test/links2", &made).expect_err(link);
         assert!(matches!(&error, PullError::BadLayer { .. }), "{error}");
     }

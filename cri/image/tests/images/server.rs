@@ -97,7 +97,8 @@ fn serve(mut stream: TcpStream, made: &Made, twist: &dyn Fn(&Asked, Reply) -> Re
     };
     let asked = Asked { path, headers, before };
     let reply = twist(&asked, right(&asked, made));
-    let mut head = format!("HTTP/1.1 {}\r\nConnection: close\r\nContent-Length: {}\r\n", reply.status, reply.body.len());
+    let mut head =
+        format!("HTTP/1.1 {}\r\nConnection: close\r\nContent-Length: {}\r\n", reply.status, reply.body.len());
     for (name, value) in &reply.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }

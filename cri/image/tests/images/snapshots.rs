@@ -119,10 +119,15 @@ fn users_are_read_through_the_layers_and_never_outside() {
     assert_eq!(users("test/u:2", &[base.clone(), hidden]).expect("users"), text("", "group"));
     let opaque = archive(&[dir("etc"), file("etc/.wh..wh..opq", b""), file("etc/group", b"new")]);
     assert_eq!(users("test/u:3", &[base.clone(), opaque]).expect("users"), text("", "new"));
-    let linked = archive(&[dir("etc"), symlink("etc/passwd", "../usr/../../lib/pw"), dir("lib"), file("lib/pw", b"linked")]);
+    let linked =
+        archive(&[dir("etc"), symlink("etc/passwd", "../usr/../../lib/pw"), dir("lib"), file("lib/pw", b"linked")]);
     let usr = archive(&[dir("usr"), dir("etc"), symlink("etc/group", "/proc/../etc/group")]);
     assert_eq!(users("test/u:4", &[base.clone(), linked, usr]).expect("users"), text("linked", ""));
-    let host = archive(&[dir("etc"), symlink("etc/passwd", "/proc/self/root/etc/passwd"), entry("etc/group", tar::EntryType::Fifo)]);
+    let host = archive(&[
+        dir("etc"),
+        symlink("etc/passwd", "/proc/self/root/etc/passwd"),
+        entry("etc/group", tar::EntryType::Fifo),
+    ]);
     assert_eq!(users("test/u:5", &[base.clone(), host]).expect("users"), text("", ""));
     let looping = archive(&[dir("etc"), symlink("etc/passwd", "passwd")]);
     assert_eq!(users("test/u:6", &[looping]).expect("users"), text("", ""));

@@ -52,7 +52,12 @@ pub(crate) fn store(folder: &Folder) -> Store {
 }
 
 pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime").block_on(future)
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("runtime")
+        .block_on(future)
 }
 
 /// One entry of an archive, whatever its name.
@@ -146,9 +151,7 @@ impl Made {
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
         });
         let config = serde_json::to_vec(&config).expect("json");
-        let describe = |kind: &str, bytes: &[u8]| {
-            json!({ "mediaType": format!("application/vnd.oci.image.{kind}"), "digest": Digest::sha256(bytes), "size": bytes.len() })
-        };
+        let describe = |kind: &str, bytes: &[u8]| json!({ "mediaType": format!("application/vnd.oci.image.{kind}"), "digest": Digest::sha256(bytes), "size": bytes.len() });
         let manifest = json!({
             "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": describe("config.v1+json", &config),
@@ -275,7 +278,11 @@ pub(crate) fn tree(root: &Path) -> BTreeMap<String, String> {
             } else if data.is_symlink() {
                 line.push_str(&format!(" -> {}", fs::read_link(&path).expect("link").display()));
             } else if data.is_file() {
-                line.push_str(&format!(" n{} {:?}", data.nlink(), String::from_utf8_lossy(&fs::read(&path).expect("read"))));
+                line.push_str(&format!(
+                    " n{} {:?}",
+                    data.nlink(),
+                    String::from_utf8_lossy(&fs::read(&path).expect("read"))
+                ));
             } else {
                 line.push_str(&format!(" dev {:x}", data.rdev()));
             }
@@ -299,7 +306,11 @@ pub(crate) fn layer(folder: &Folder, number: u32) -> PathBuf {
 
 /// The names in a folder of a store.
 pub(crate) fn names(folder: &Folder, part: &str) -> Vec<String> {
-    let mut names: Vec<String> = fs::read_dir(folder.path("store").join(part))
+    names_in(&folder.path("store"), part)
+}
+
+pub(crate) fn names_in(store: &Path, part: &str) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(store.join(part))
         .expect("list")
         .map(|entry| entry.expect("entry").file_name().into_string().expect("text"))
         .collect();
