@@ -156,7 +156,7 @@ impl Worker {
         if ending && self.seen.memory.ending_since.is_none() {
             self.seen.memory.ending_since = Some(now);
         }
-        let plan = plan::plan(&desired, &self.seen, now);
+        let plan = plan(&desired, &self.seen, now);
         for planned in &plan.steps {
             tracing::debug!(pod = names::describe(&self.pod), step = ?planned.step, why = planned.why, "step");
             self.begin(planned.step.clone());
@@ -331,6 +331,8 @@ impl Worker {
                     if let Some(known) = known {
                         *known = container;
                     }
+                    // What ended the container may have ended its sandbox.
+                    self.look_at_sandbox(&sandbox).await;
                 }
                 Ok(None) => self.seen.containers.retain(|known| known.id != id),
                 Err(error) => {
@@ -350,6 +352,18 @@ impl Worker {
                 tracing::warn!(pod = names::describe(&self.pod), %error, "the runtime does not answer");
                 self.looked = false;
             }
+        }
+    }
+
+    async fn look_at_sandbox(&mut self, id: &str) {
+        match in_time(observe::sandbox(&self.shared.cri, id)).await {
+            Ok(Some(sandbox)) => {
+                for known in self.seen.sandboxes.iter_mut().filter(|known| known.id == id) {
+                    known.clone_from(&sandbox);
+                }
+            }
+            Ok(None) => self.seen.sandboxes.retain(|known| known.id != id),
+            Err(_) => self.looked = false,
         }
     }
 
@@ -406,7 +420,7 @@ impl Worker {
         if self.leftover {
             return;
         }
-        let status = status::status(desired, &self.seen, now());
+        let status = status(desired, &self.seen, now());
         let changed = status != self.seen.published;
         if changed {
             self.tell_backoff(&status);
