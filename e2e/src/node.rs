@@ -188,7 +188,7 @@ impl Node {
         let ended = [&mut self.agent, &mut self.cri].into_iter().flatten().find_map(|daemon| daemon.check().err());
         answer.map_err(|error| match ended {
             Some(ended) => error.context(ended.to_string()),
-            None => error.context(self.end_of_logs()),
+            None => error,
         })
     }
 

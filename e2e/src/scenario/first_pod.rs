@@ -21,6 +21,8 @@ const REGISTRY: &str = "127.0.0.1:5000";
 const WEB: &str = "app=web";
 const CRASHER: &str = "crasher";
 const REPLICAS: usize = 3;
+/// Prints what a URL answers. Debian's static busybox crashes in its wget's own `-T`.
+const FETCH: [&str; 8] = ["/bin/busybox", "timeout", "5", "/bin/busybox", "wget", "-q", "-O", "-"];
 
 /// A replica as it was seen at one moment.
 #[derive(Debug, PartialEq, Eq)]

@@ -28,8 +28,7 @@ impl Peer {
     }
 
     pub(super) fn fetch(&self, url: &str) -> Result<String> {
-        let fetch = ["/bin/busybox", "wget", "-q", "-T", "5", "-O", "-", url];
-        command::output(Command::new("ip").args(["netns", "exec", NAME]).args(fetch))
+        command::output(Command::new("ip").args(["netns", "exec", NAME]).args(super::FETCH).arg(url))
     }
 }
 

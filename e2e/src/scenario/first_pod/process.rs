@@ -67,10 +67,11 @@ impl Process {
         kill(Pid::from_raw(self.pid), Signal::SIGKILL).context("kill")
     }
 
-    /// Fetches a URL from inside its network and mount namespaces.
+    /// Fetches a URL from inside its network namespace.
     pub(super) fn fetch(&self, url: &str) -> Result<String> {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.pid.to_string(), "--net", "--mount", "/bin/wget", "-q", "-T", "5", "-O", "-", url]);
+        command.args(["--target", &self.pid.to_string(), "--net"]);
+        command.args(super::FETCH).arg(url);
         command::output(&mut command)
     }
 }
