@@ -25,12 +25,13 @@ pub(crate) fn child(descriptors: Vec<OwnedFd>) -> i32 {
 
 fn become_container(
     report: &OwnedFd,
-    plan: OwnedFd,
+    memory: OwnedFd,
     cgroups: Vec<OwnedFd>,
 ) -> Result<std::convert::Infallible, Failure> {
     // Nobody inside may look into this process while it still is more than the container (CVE-2016-9962).
     credentials::set_dumpable(false).at(Stage::Fork, || "hide from ptrace".to_owned())?;
-    let plan: Container = read_plan(&plan)?;
+    let plan: Container = read_plan(&memory)?;
+    drop(memory);
     sys::new_session().at(Stage::Fork, || "make a session".to_owned())?;
     // Keys of the host's session are none of the container's. Quotas and outer sandboxes may forbid a keyring; a container
     // without one of its own is what other runtimes then start, too.

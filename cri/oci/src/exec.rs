@@ -25,12 +25,13 @@ pub(crate) fn child(descriptors: Vec<OwnedFd>) -> i32 {
 
 fn join(
     report: &OwnedFd,
-    plan: OwnedFd,
+    memory: OwnedFd,
     target: OwnedFd,
     cgroups: Vec<OwnedFd>,
 ) -> Result<std::convert::Infallible, Failure> {
     credentials::set_dumpable(false).at(Stage::Fork, || "hide from ptrace".to_owned())?;
-    let plan: Exec = container::read_plan(&plan)?;
+    let plan: Exec = container::read_plan(&memory)?;
+    drop(memory);
     // The session's number is the process's: signals for all of an exec find its members by it.
     sys::new_session().at(Stage::Fork, || "make a session".to_owned())?;
     host::join_cgroups(cgroups)?;

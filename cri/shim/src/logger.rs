@@ -30,16 +30,19 @@ pub(crate) struct Logger {
     reopening: Vec<(u32, Asker)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum Life {
-    Alive { pid: i32, socket: OwnedFd, since: u64 },
-    Dead { retry_at: u64 },
-}
-
-impl Default for Life {
-    fn default() -> Self {
-        Self::Dead { retry_at: 0 }
-    }
+    /// Forked with the sandbox, by when the runtime has put the shim into its cgroup.
+    #[default]
+    Unborn,
+    Alive {
+        pid: i32,
+        socket: OwnedFd,
+        since: u64,
+    },
+    Dead {
+        retry_at: u64,
+    },
 }
 
 impl Logger {
@@ -50,7 +53,7 @@ impl Logger {
     /// When a new one is to be forked.
     pub(crate) fn deadline(&self) -> Option<u64> {
         match self.life {
-            Life::Alive { .. } => None,
+            Life::Unborn | Life::Alive { .. } => None,
             Life::Dead { retry_at } => Some(retry_at),
         }
     }

@@ -42,6 +42,7 @@ impl Shim {
         }
         sysctl::write(&wanted.sysctls)?;
         self.sandbox_ready = true;
+        self.start_logger();
         Ok(Reply::Done)
     }
 }

@@ -80,7 +80,7 @@ impl Shim {
         let epoll = Epoll::new()?;
         epoll.add(&listener, Key::Listener.number())?;
         epoll.add(signals.as_fd(), Key::Signals.number())?;
-        let mut shim = Self {
+        Ok(Self {
             folder: Root::from_fd(folder),
             epoll,
             signals,
@@ -94,10 +94,7 @@ impl Shim {
             sandbox_ready: false,
             leaving: None,
             next: 1,
-        };
-        // Forked now, while there is little to copy.
-        shim.start_logger();
-        Ok(shim)
+        })
     }
 
     pub(crate) fn open_in_folder(&self, name: &str, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 pub use attributes::*;
@@ -215,13 +215,13 @@ pub fn mount_classic(source: &str, target: impl AsRef<Path>, kind: &str, options
 /// # Errors
 /// What fchdir(2), pivot_root(2) and umount2(2) answer; `EINVAL` when a mount above is shared.
 pub fn pivot(root: BorrowedFd<'_>) -> io::Result<()> {
+    let old = crate::fd::open("/", OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
     rustix::process::fchdir(root)?;
     rustix::process::pivot_root(".", ".")?;
-    // The old root now lies over the new one. Private first, so that the detaching reaches no other namespace.
-    rustix::mount::mount_change(
-        ".",
-        rustix::mount::MountPropagationFlags::DOWNSTREAM | rustix::mount::MountPropagationFlags::REC,
-    )?;
+    // The old root now lies over the new one. Downstream first, so that the detaching reaches no other namespace; by its
+    // handle, since "." means the new root to everything but umount2.
+    set_propagation(old.as_fd(), SLAVE | RECURSIVE)?;
+    drop(old);
     rustix::mount::unmount(".", UnmountFlags::DETACH)?;
     Ok(rustix::process::chdir("/")?)
 }
@@ -240,7 +240,7 @@ pub fn unmount(path: impl AsRef<Path>, lazy: bool) -> io::Result<()> {
 /// # Errors
 /// What open(2) and mount_setattr(2) answer.
 pub fn set_propagation_of(path: impl AsRef<Path>, propagation: u64) -> io::Result<()> {
-    let mount = crate::fd::open(path, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
+    let mount = crate::fd::open(path, OFlags::PATH, Mode::empty())?;
     set_propagation(mount.as_fd(), propagation)
 }
 
@@ -249,6 +249,6 @@ pub fn set_propagation_of(path: impl AsRef<Path>, propagation: u64) -> io::Resul
 /// # Errors
 /// What open(2), open_tree(2) and move_mount(2) answer.
 pub fn bind(source: impl AsRef<Path>, target: impl AsRef<Path>, recursive: bool) -> io::Result<()> {
-    let target = crate::fd::open(target, rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
+    let target = crate::fd::open(target, OFlags::PATH, Mode::empty())?;
     Tree::copy_path(source, recursive)?.attach(target)
 }

@@ -1,10 +1,14 @@
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 
 use berth_plan::codec;
 use berth_plan::container::{Capabilities, MountSource, Rlimit, Rootfs, Stdin};
 use berth_plan::message::{Exit, Held, Reply, Request, Stage};
+use berth_sys::namespace::{self, Namespaces};
 use berth_sys::{Mode, OFlags, fd, mount, netns, path};
 
 use crate::client::Client;
@@ -368,4 +372,84 @@ fn the_shims_file_can_not_be_written_through_it() {
     );
     place.signal("c1", 9);
     place.exit_of("c1");
+}
+
+#[test]
+fn the_sample_workload_serves_and_leaves_on_sigterm() {
+    let mut place = Place::new();
+    // An image with one file.
+    fs::write(place.folder.join("image/hello"), berth_carried::HELLO).expect("hello");
+    fs::set_permissions(place.folder.join("image/hello"), PermissionsExt::from_mode(0o755)).expect("mode");
+    let mut plan = place.plan("c1", "");
+    plan.mounts.retain(|mount| mount.destination != "/usr");
+    plan.process.args = vec!["/hello".to_owned()];
+    plan.process.env = vec!["PORT=0".to_owned()];
+    plan.process.uid = 65532;
+    place.start(&plan).expect("start");
+    let line = loop {
+        match place.log("c1") {
+            empty if empty.is_empty() => std::thread::yield_now(),
+            line => break line,
+        }
+    };
+    let port = line.trim().strip_prefix("stdout F hello from pod-1, listening on port ").expect(&line);
+    let mut stream = TcpStream::connect(("127.0.0.1", port.parse::<u16>().expect("a port"))).expect("connect");
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("ask");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answer");
+    assert!(
+        answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("Hello from pod-1, a pod on Berth.\n"),
+        "{answer}"
+    );
+    place.signal("c1", 15);
+    let exit = place.exit_of("c1");
+    assert_eq!((exit.code, exit.signal), (0, 0));
+}
+
+#[test]
+fn mounts_travel_as_a_volume_is_asked_to() {
+    // In a mount namespace of its own, which the shim inherits: the machine's mounts stay as they are.
+    let worker = std::thread::spawn(|| {
+        namespace::unshare(Namespaces::MOUNT).expect("unshare");
+        mount::set_propagation_of("/", mount::PRIVATE | mount::RECURSIVE).expect("private");
+        let mut place = Place::new();
+        let volume = place.folder.join("volume");
+        fs::create_dir(&volume).expect("volume");
+        let tmpfs = |at: &Path| mount::mount_classic("none", at, "tmpfs", "").expect("tmpfs");
+        tmpfs(&volume);
+        mount::set_propagation_of(&volume, mount::SHARED).expect("shared");
+        let mut expected = Vec::new();
+        for (name, propagation) in [("private", 0), ("slave", mount::SLAVE), ("shared", mount::SHARED)] {
+            let mut plan = place.plan(
+                name,
+                "until test -e /volume/later; do sleep 0.01; done; mount -t tmpfs none /volume/mine; \
+                                             test -e /volume/host/mark && echo sees || echo blind",
+            );
+            plan.process.capabilities.bounding |= 1 << 21;
+            plan.process.capabilities.permitted |= 1 << 21;
+            plan.process.capabilities.effective |= 1 << 21;
+            let mut bound = bind(volume.to_str().expect("text"), "/volume", 0);
+            bound.propagation = propagation | if propagation == 0 { 0 } else { mount::RECURSIVE };
+            plan.mounts.push(bound);
+            for folder in ["mine", "host"] {
+                fs::create_dir_all(volume.join(folder)).expect("folder");
+            }
+            place.start(&plan).expect("start");
+            tmpfs(&volume.join("host"));
+            fs::write(volume.join("host/mark"), "").expect("mark");
+            fs::write(volume.join("later"), "").expect("later");
+            assert_eq!(place.exit_of(name).code, 0);
+            let mounted = fs::read_to_string("/proc/thread-self/mountinfo").expect("mounts").contains("volume/mine ");
+            expected.push((place.log(name), mounted));
+            fs::remove_file(volume.join("later")).expect("later");
+            mount::unmount(volume.join("host"), false).expect("unmount");
+            if mounted {
+                mount::unmount(volume.join("mine"), false).expect("unmount");
+            }
+        }
+        let line = |text: &str| format!("stdout F {text}\n");
+        assert_eq!(expected, [(line("blind"), false), (line("sees"), false), (line("sees"), true)]);
+        drop(place);
+    });
+    worker.join().expect("the thread's checks hold");
 }
