@@ -170,3 +170,22 @@ fn no_secret_of_a_container_stays_in_the_shim() {
     place.signal("c1", 9);
     place.exit_of("c1");
 }
+
+#[test]
+fn a_shim_that_can_not_start_says_why() {
+    let place = Place::new();
+    let shim = |arguments: &[&str]| {
+        let output = Command::new(place.folder.join("berth-shim")).args(arguments).output().expect("run");
+        (output.status.code(), String::from_utf8(output.stderr).expect("text"))
+    };
+    let (code, text) = shim(&["--dir", "/no/such"]);
+    assert_eq!(
+        (code, text.as_str()),
+        (Some(1), "berth-shim: change to its folder: No such file or directory (os error 2)\n")
+    );
+    fs::create_dir(place.folder.join("bad")).expect("folder");
+    fs::create_dir(place.folder.join("bad/.shim.new")).expect("in the way");
+    let (code, text) = shim(&["--dir", place.folder.join("bad").to_str().expect("text")]);
+    assert_eq!((code, text.lines().count()), (Some(1), 1), "{text}");
+    assert_eq!(shim(&[]), (Some(2), "usage: berth-shim --dir DIR\n".to_owned()));
+}
