@@ -1,18 +1,19 @@
-//! The kubelet's HTTP API: HTTPS on :10250 for the API server, plain health on 127.0.0.1:10248.
+//! The kubelet's HTTPS API.
 //!
-//! Every request on :10250 is authenticated by its client certificate ([`User`]) and authorised
-//! ([`Authorizer`]) before a handler sees it, whatever its path
-//! (`kubernetes@v1.37.2:pkg/kubelet/server/server.go#InstallAuthFilter`). What is served: `/containerLogs`, `/pods` and
-//! `/healthz`; other paths answer 404.
+//! [`Server`] listens on :10250. Whoever calls is known by a client certificate (`CN` is the user, `O` its groups) or is
+//! refused; what is known must be allowed by an [`Authorizer`], which in a cluster asks the API server (agent/kube).
+//! Served are `/healthz`, `/pods` and `/containerLogs/{namespace}/{pod}/{container}`; texts of refusals are the
+//! kubelet's, since people and tools search for them. [`healthz`] is the plain one on 127.0.0.1:10248.
+//!
+//! What the node runs comes through [`Host`], which `berth_pods::Pods` implements.
 
-mod access;
-mod health;
+mod auth;
+mod host;
 mod logs;
-mod router;
-mod serve;
+mod routes;
+mod server;
 mod tls;
 
-pub use access::{AllowAll, Authorizer, User};
-pub use health::serve_health;
-pub use serve::{ServeError, serve};
-pub use tls::{TlsError, TlsFiles, server_config};
+pub use auth::{AlwaysAllow, Ask, Authorizer, Denied, User, Verdict};
+pub use host::Host;
+pub use server::{ApiError, Server, Settings, healthz};

@@ -1,120 +1,159 @@
-//! What a client may ask of a log (`kubernetes@v1.37.2:pkg/apis/core/validation#ValidatePodLogOptions`).
+//! What a caller of containerLogs may choose.
 
-use std::time::{Duration, SystemTime};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use k8s_openapi::jiff::Timestamp;
-use serde::Deserialize;
+use http::StatusCode;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-/// The query, as typed.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct LogQuery {
-    follow: Option<String>,
-    previous: Option<String>,
-    timestamps: Option<String>,
-    since_seconds: Option<String>,
-    since_time: Option<String>,
-    tail_lines: Option<String>,
-    limit_bytes: Option<String>,
-    stream: Option<String>,
+/// One of a container's streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Which {
+    Stdout,
+    Stderr,
 }
 
 /// The query, checked.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct LogOptions {
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Options {
     pub(crate) follow: bool,
     pub(crate) previous: bool,
     pub(crate) timestamps: bool,
     pub(crate) since: Option<Timestamp>,
-    /// The last so many records.
-    pub(crate) tail: Option<u64>,
-    pub(crate) limit: Option<u64>,
-    /// `stdout` or `stderr` only.
-    pub(crate) only: Option<&'static str>,
+    pub(crate) tail_lines: Option<u64>,
+    pub(crate) limit_bytes: Option<usize>,
+    /// `None` is both.
+    pub(crate) stream: Option<Which>,
 }
 
-impl LogOptions {
-    pub(crate) fn check(query: &LogQuery) -> Result<Self, String> {
-        let since_seconds = number("sinceSeconds", query.since_seconds.as_deref(), 1)?;
-        let since_time = match query.since_time.as_deref().filter(|text| !text.is_empty()) {
-            None => None,
-            Some(text) => Some(
-                text.parse::<Timestamp>()
-                    .map_err(|_| format!("sinceTime: invalid value {text:?}: must be an RFC 3339 time"))?,
-            ),
+/// A query that can't be served.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("Unable to decode query: {0}: {1:?}")]
+    Unreadable(&'static str, String),
+    #[error("{0}: Invalid value: {1}")]
+    Invalid(&'static str, &'static str),
+}
+
+impl Refused {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Unreadable(..) => StatusCode::BAD_REQUEST,
+            Self::Invalid(..) => StatusCode::UNPROCESSABLE_ENTITY,
+        }
+    }
+}
+
+impl Options {
+    /// Reads a query string. Of a key that is given twice, the first counts; unknown keys are passed over.
+    pub(crate) fn parse(query: &str) -> Result<Self, Refused> {
+        let get = |key: &str| {
+            let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+            pairs.into_iter().find(|(name, _)| *name == key).map(|(_, value)| unescape(value))
         };
-        let since = match (since_seconds, since_time) {
+        let flag = |key: &'static str| match get(key).as_deref() {
+            None | Some("" | "0" | "false" | "False" | "FALSE" | "f" | "F") => Ok(false),
+            Some("1" | "true" | "True" | "TRUE" | "t" | "T") => Ok(true),
+            Some(other) => Err(Refused::Unreadable(key, other.to_owned())),
+        };
+        let number = |key: &'static str| match get(key).filter(|text| !text.is_empty()) {
+            None => Ok(None),
+            Some(text) => text.parse::<i64>().map(Some).map_err(|_| Refused::Unreadable(key, text)),
+        };
+        let since_time = match get("sinceTime").filter(|text| !text.is_empty()) {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| Refused::Unreadable("sinceTime", text))?),
+        };
+        let since = match (number("sinceSeconds")?, since_time) {
             (Some(_), Some(_)) => {
-                return Err("at most one of `sinceTime` or `sinceSeconds` may be specified".into());
+                return Err(Refused::Invalid("sinceSeconds", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
             }
-            (Some(seconds), None) => {
-                // Further back than time goes is everything.
-                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-                let from = now.saturating_sub(Duration::from_secs(seconds));
-                i64::try_from(from.as_secs()).ok().and_then(|from| Timestamp::from_second(from).ok())
-            }
+            (Some(seconds), None) if seconds < 1 => return Err(Refused::Invalid("sinceSeconds", "must be greater than 0")),
+            (Some(seconds), None) => now().and_then(|now| now.checked_sub(SignedDuration::from_secs(seconds)).ok()),
             (None, time) => time,
         };
-        let only = match query.stream.as_deref() {
-            None | Some("" | "All") => None,
-            Some("Stdout") => Some("stdout"),
-            Some("Stderr") => Some("stderr"),
-            Some(other) => return Err(format!("stream: unsupported value {other:?}: use All, Stdout or Stderr")),
+        let tail_lines = match number("tailLines")? {
+            None => None,
+            Some(lines) => {
+                let lines = u64::try_from(lines);
+                Some(lines.map_err(|_| Refused::Invalid("tailLines", "must be greater than or equal to 0"))?)
+            }
         };
+        let limit_bytes = match number("limitBytes")? {
+            None => None,
+            Some(bytes) => {
+                let bytes = usize::try_from(bytes).ok().filter(|bytes| *bytes > 0);
+                Some(bytes.ok_or(Refused::Invalid("limitBytes", "must be greater than 0"))?)
+            }
+        };
+        let stream = match get("stream").as_deref() {
+            None | Some("" | "All") => None,
+            Some("Stdout") => Some(Which::Stdout),
+            Some("Stderr") => Some(Which::Stderr),
+            Some(_) => return Err(Refused::Invalid("stream", "supported values: All, Stdout, Stderr")),
+        };
+        if stream.is_some() && tail_lines.is_some() {
+            return Err(Refused::Invalid("tailLines", "may not be used with `stream` other than All"));
+        }
         Ok(Self {
-            follow: truth("follow", query.follow.as_deref())?,
-            previous: truth("previous", query.previous.as_deref())?,
-            timestamps: truth("timestamps", query.timestamps.as_deref())?,
+            follow: flag("follow")?,
+            previous: flag("previous")?,
+            timestamps: flag("timestamps")?,
             since,
-            tail: number("tailLines", query.tail_lines.as_deref(), 0)?,
-            limit: number("limitBytes", query.limit_bytes.as_deref(), 1)?,
-            only,
+            tail_lines,
+            limit_bytes,
+            stream,
         })
     }
 }
 
-/// As the API machinery reads a query's bool: anything but a false word is true.
-fn truth(name: &str, text: Option<&str>) -> Result<bool, String> {
-    match text {
-        None => Ok(false),
-        Some(text) if text.len() > 64 => Err(format!("{name}: not a bool")),
-        Some(text) => Ok(text != "0" && !text.eq_ignore_ascii_case("false")),
-    }
+fn now() -> Option<Timestamp> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    Timestamp::from_second(i64::try_from(now.as_secs()).ok()?).ok()
 }
 
-fn number(name: &str, text: Option<&str>, least: u64) -> Result<Option<u64>, String> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
-    match text.parse::<u64>() {
-        Ok(number) if number >= least => Ok(Some(number)),
-        _ => Err(format!("{name}: invalid value {text:?}: must be a number of {least} or more")),
+/// Undoes `%XX` and `+`.
+fn unescape(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len());
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let code = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
+        match (bytes[at], code.and_then(|hex| u8::from_str_radix(hex, 16).ok())) {
+            (b'%', Some(byte)) => {
+                out.push(byte);
+                at += 2;
+            }
+            (b'+', _) => out.push(b' '),
+            (byte, _) => out.push(byte),
+        }
+        at += 1;
     }
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn query(text: &[(&str, &str)]) -> Result<LogOptions, String> {
-        let object = text.iter().map(|(k, v)| ((*k).to_owned(), serde_json::Value::from(*v))).collect();
-        LogOptions::check(&serde_json::from_value(serde_json::Value::Object(object)).expect("a query"))
-    }
-
     #[test]
-    fn what_kubectl_sends_is_understood() {
-        let options = query(&[("follow", "true"), ("tailLines", "5"), ("timestamps", "1")]).expect("good");
+    fn a_query_is_read_and_checked() {
+        let options = Options::parse("follow=true&timestamps=1&tailLines=5&limitBytes=10&sinceTime=2026-11-24T04%3A00%3A00Z");
+        let options = options.expect("a good query");
         assert!(options.follow && options.timestamps && !options.previous);
-        assert_eq!(options.tail, Some(5));
-        assert_eq!(query(&[("tailLines", "0")]).expect("good").tail, Some(0));
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused_by_name() {
-        for (name, value) in
-            [("tailLines", "-1"), ("limitBytes", "0"), ("sinceSeconds", "x"), ("sinceTime", "yesterday"), ("stream", "both")]
-        {
-            let error = query(&[(name, value)]).expect_err(name);
-            assert!(error.starts_with(name), "{error}");
+        assert_eq!((options.tail_lines, options.limit_bytes), (Some(5), Some(10)));
+        assert_eq!(options.since.map(|at| at.as_second()), Some(1_795_492_800));
+        assert_eq!(Options::parse(""), Ok(Options::default()));
+        for (query, status) in [
+            ("tailLines=x", StatusCode::BAD_REQUEST),
+            ("follow=maybe", StatusCode::BAD_REQUEST),
+            ("sinceTime=yesterday", StatusCode::BAD_REQUEST),
+            ("tailLines=-1", StatusCode::UNPROCESSABLE_ENTITY),
+            ("limitBytes=0", StatusCode::UNPROCESSABLE_ENTITY),
+            ("sinceSeconds=0", StatusCode::UNPROCESSABLE_ENTITY),
+            ("sinceSeconds=1&sinceTime=2026-11-24T04:00:00Z", StatusCode::UNPROCESSABLE_ENTITY),
+            ("stream=Both", StatusCode::UNPROCESSABLE_ENTITY),
+        ] {
+            assert_eq!(Options::parse(query).expect_err(query).status(), status, "{query}");
         }
-        assert!(query(&[("sinceSeconds", "1"), ("sinceTime", "2026-01-01T00:00:00Z")]).is_err());
     }
 }

@@ -1,0 +1,231 @@
+//! The server on loopback: who gets in, and what they are told.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use berth_api::{Ask, Authorizer, Denied, Host, Server, Settings, Verdict};
+use berth_pods::LogError;
+use k8s_openapi::api::core::v1::Pod;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+#[derive(Debug)]
+struct Node {
+    log: PathBuf,
+}
+
+impl Host for Node {
+    fn pods(&self) -> Vec<Pod> {
+        vec![serde_json::from_value(serde_json::json!({"metadata": {"name": "web"}})).expect("a pod")]
+    }
+
+    fn log_path(&self, _: &str, pod: &str, container: &str, previous: bool) -> Result<PathBuf, LogError> {
+        match (pod, container, previous) {
+            ("web", "c", false) => Ok(self.log.clone()),
+            ("web", "c", true) => Err(LogError::NoPrevious { pod: pod.into(), container: container.into() }),
+            ("web", _, _) => Err(LogError::NoContainer { pod: pod.into(), container: container.into() }),
+            _ => Err(LogError::NoPod(pod.into())),
+        }
+    }
+
+    fn is_running(&self, _: &str, _: &str, _: &str) -> bool {
+        false
+    }
+}
+
+/// Admins may do everything, readers see pods.
+#[derive(Debug)]
+struct Rules;
+
+#[async_trait]
+impl Authorizer for Rules {
+    async fn review(&self, ask: &Ask) -> Result<Verdict, Denied> {
+        let admin = ask.user.groups.iter().any(|group| group == "admins");
+        let reader = ask.user.name == "reader" && ask.verb == "get" && ask.subresource == "pods";
+        if ask.user.name == "unlucky" {
+            return Err(Denied { reason: "the API server is away".to_owned() });
+        }
+        Ok(if admin || reader { Verdict::Allowed } else { Verdict::NoOpinion })
+    }
+}
+
+struct Authority {
+    certificate: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).expect("a certificate").pem();
+        Self { certificate, issuer: Issuer::new(params, key) }
+    }
+
+    fn client(&self, name: &str, group: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.distinguished_name.push(DnType::OrganizationName, group);
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        (certificate.der().clone(), key)
+    }
+}
+
+/// Takes the server's certificate as it comes: this test is about the client's.
+#[derive(Debug)]
+struct Trusting(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+type Identity = Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>;
+
+/// Status line and body.
+async fn call(address: SocketAddr, identity: Identity, request: &str) -> String {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Trusting(provider)));
+    let config = match identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate], key).expect("an identity"),
+    };
+    let stream = TcpStream::connect(address).await.expect("connects");
+    let name = ServerName::try_from("node").expect("a name");
+    let mut stream = match TlsConnector::from(Arc::new(config)).connect(name, stream).await {
+        Ok(stream) => stream,
+        Err(error) => return format!("handshake: {error}"),
+    };
+    let request = format!("{request} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sends");
+    let mut answer = Vec::new();
+    if let Err(error) = stream.read_to_end(&mut answer).await {
+        let _ = write!(String::new(), "{error}");
+    }
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((answer.as_str(), ""));
+    format!("{} {body}", head.lines().next().unwrap_or_default().trim_start_matches("HTTP/1.1 "))
+}
+
+async fn start(folder: &Path, authority: &Authority) -> SocketAddr {
+    let log = folder.join("0.log");
+    std::fs::write(&log, "2026-11-24T04:00:00Z stdout F hello\n").expect("a log");
+    let ca = folder.join("ca.crt");
+    std::fs::write(&ca, &authority.certificate).expect("an authority");
+    let settings = Settings {
+        address: "127.0.0.1:0".parse().expect("address"),
+        tls: None,
+        names: vec!["node".to_owned(), "127.0.0.1".to_owned()],
+        client_ca_file: Some(ca),
+        anonymous: false,
+    };
+    let server = Server::bind(&settings, Arc::new(Node { log }), Arc::new(Rules)).await.expect("listens");
+    let address = server.local_addr().expect("an address");
+    tokio::spawn(server.run());
+    address
+}
+
+#[tokio::test]
+async fn certificates_decide_who_gets_in_and_rules_what_they_may() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let address = start(folder.path(), &ours).await;
+    let admin = || Some(ours.client("root", "admins"));
+    let reader = || Some(ours.client("reader", "people"));
+
+    let cases = [
+        (None, "GET /healthz", "401 Unauthorized", "Unauthorized"),
+        (None, "GET /nowhere", "401 Unauthorized", "Unauthorized"),
+        (admin(), "GET /healthz", "200 OK", "ok"),
+        (admin(), "GET /pods", "200 OK", "\"kind\":\"PodList\""),
+        (reader(), "GET /pods", "200 OK", "\"name\":\"web\""),
+        (
+            reader(),
+            "GET /containerLogs/n/web/c",
+            "403 Forbidden",
+            "Forbidden (user=reader, verb=get, resource=nodes, subresource(s)=[proxy])",
+        ),
+        (reader(), "POST /pods", "403 Forbidden", "verb=create, resource=nodes, subresource(s)=[pods proxy])"),
+        (Some(ours.client("unlucky", "x")), "GET /pods", "500 ", "Authorization error (user=unlucky, verb=get"),
+        (admin(), "GET /containerLogs/n/web/c", "200 OK", "hello\n"),
+        (admin(), "GET /containerLogs/n/web/c?timestamps=true", "200 OK", "2026-11-24T04:00:00Z hello\n"),
+        (admin(), "GET /containerLogs/n/web/c?tailLines=x", "400 ", "Unable to decode query"),
+        (admin(), "GET /containerLogs/n/web/c?tailLines=-1", "422 ", "tailLines: Invalid value"),
+        (admin(), "GET /containerLogs/n/web/c?previous=true", "400 ", "previous terminated container \"c\""),
+        (admin(), "GET /containerLogs/n/web/d", "404 ", "container \"d\" in pod \"web\" is not valid"),
+        (admin(), "GET /containerLogs/n/none/c", "404 ", "pod \"none\" not found"),
+        (admin(), "POST /pods", "405 ", ""),
+        (admin(), "GET /nowhere", "404 ", "404 page not found"),
+    ];
+    for (identity, request, status, says) in cases {
+        let answer = call(address, identity, request).await;
+        assert!(answer.starts_with(status) && answer.contains(says), "{request}: {answer}");
+    }
+    let answer = call(address, Some(theirs.client("root", "admins")), "GET /pods").await;
+    assert!(!answer.starts_with("200"), "a stranger's certificate opened the door: {answer}");
+}
+
+#[tokio::test]
+async fn plain_healthz_answers_get_and_head() {
+    let probe = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = probe.local_addr().expect("an address");
+    drop(probe);
+    tokio::spawn(async move { berth_api::healthz(address).await });
+    for (method, body) in [("GET", "ok"), ("HEAD", "")] {
+        let mut stream = loop {
+            match TcpStream::connect(address).await {
+                Ok(stream) => break stream,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        let request = format!("{method} /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sends");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("reads");
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with(&format!("\r\n\r\n{body}")), "{answer}");
+    }
+}
