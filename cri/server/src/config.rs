@@ -9,8 +9,7 @@ use berth_image::Options;
 pub struct Config {
     /// Durable: images, layers, container records. `/var/lib/berth`.
     pub root: PathBuf,
-    /// On tmpfs, gone after a reboot: lock, sandboxes, namespaces. `/run/berth`. At most 30 bytes shorter than a socket's
-    /// path may be, since each sandbox has its socket below.
+    /// On tmpfs, gone after a reboot: lock, sandboxes, namespaces. `/run/berth`.
     pub state: PathBuf,
     /// CNI network configurations; the first valid one is used. `/etc/cni/net.d`.
     pub cni_conf_dir: PathBuf,

@@ -32,8 +32,10 @@ mod service;
 mod shim;
 mod tasks;
 mod teardown;
+mod watched;
 
 pub use config::Config;
 pub use error::OpenError;
+pub use network::own_network_dir;
 pub use serve::serve;
 pub use service::Service;

@@ -1,7 +1,7 @@
 //! A sandbox's network: its namespace, and what CNI plugins put into it. Everything here blocks.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ const PLUGIN_TIMEOUT: Duration = Duration::from_secs(220);
 #[derive(Debug)]
 pub(crate) struct Network {
     loader: Loader,
+    /// The network that the agent gives its own pods, while nobody else has configured one.
+    own: Loader,
     runtime: berth_cni::Runtime,
     plugins: Plugins,
 }
@@ -45,6 +47,12 @@ pub(crate) enum NetworkError {
     NoAddress,
 }
 
+/// Where the agent puts the configuration of a network of its own (`--pod-network=bridge`), below the state folder. It
+/// counts only while the CNI configuration folder holds none.
+pub fn own_network_dir(state: &Path) -> PathBuf {
+    state.join("cni/net.d")
+}
+
 impl Network {
     pub(crate) fn new(config: &Config, places: &Places) -> Self {
         let plugins = Plugins {
@@ -55,6 +63,7 @@ impl Network {
         };
         Self {
             loader: Loader::new(&config.cni_conf_dir),
+            own: Loader::new(own_network_dir(&config.state)),
             runtime: berth_cni::Runtime::new(plugins.clone(), &config.cni_cache_dir),
             plugins,
         }
@@ -62,13 +71,17 @@ impl Network {
 
     /// Whether sandboxes can get a network now; why not otherwise.
     pub(crate) fn ready(&self) -> Result<(), NetworkError> {
-        let list = self.loader.load()?;
+        let list = self.choose()?;
         Ok(self.runtime.status(&list)?)
     }
 
     /// The network that a new sandbox will be attached to.
     pub(crate) fn choose(&self) -> Result<Arc<NetworkList>, NetworkError> {
-        Ok(self.loader.load()?)
+        match self.loader.load() {
+            Ok(list) => Ok(list),
+            // Why the operator's folder gives none is what people need to know when there is nothing else.
+            Err(error) => self.own.load().map_err(|_| error.into()),
+        }
     }
 
     /// Makes a namespace with its loopback up, pinned to `path`.

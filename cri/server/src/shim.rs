@@ -4,7 +4,8 @@ mod link;
 mod spawn;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use berth_plan::PROTOCOL;
 use berth_plan::message::{Event, Failure, Held, Reply, Request};
 use berth_sys::pidfd::PidFd;
+use berth_sys::{Mode, OFlags};
 use tokio::sync::mpsc;
 
 use crate::facts;
@@ -59,7 +61,7 @@ impl Shim {
     pub(crate) async fn connect(
         folder: &Path,
     ) -> Result<(Arc<Self>, Greeting, mpsc::UnboundedReceiver<Event>), ShimError> {
-        let socket = berth_sys::seqpacket::connect(&folder.join("shim.sock"))?;
+        let socket = connect(folder)?;
         berth_sys::fd::set_nonblocking(socket.as_fd(), true)?;
         let link = Arc::new(Link::new(socket)?);
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -100,6 +102,26 @@ impl Shim {
     /// Whether the process ends within that time.
     pub(crate) fn ends_within(&self, milliseconds: i32) -> bool {
         self.process.has_ended(milliseconds).unwrap_or(true)
+    }
+}
+
+/// A socket's path may have 107 bytes, a state folder's more: the folder is named by a descriptor.
+fn connect(folder: &Path) -> io::Result<OwnedFd> {
+    let folder = berth_sys::fd::open(folder, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+    berth_sys::seqpacket::connect(Path::new(&format!("/proc/self/fd/{}/shim.sock", folder.as_raw_fd())))
+}
+
+/// Ends the shim of a folder that nobody is connected to, by the number that it wrote there.
+pub(crate) fn end_stray(folder: &Path) {
+    let Ok(text) = std::fs::read_to_string(folder.join("shim.pid")) else { return };
+    let Some(process) = text.trim().parse().ok().and_then(|pid| Some((pid, PidFd::open(pid).ok()?))) else { return };
+    let (pid, process): (i32, PidFd) = process;
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut arguments = line.split(|byte| *byte == 0);
+    // The number may be another process' by now.
+    if arguments.nth(2) == Some(folder.as_os_str().as_bytes()) {
+        let _ = process.kill();
+        let _ = process.has_ended(2000);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::exits::{end_cgroup, mark_stopped};
 use crate::files;
 use crate::runtime::Runtime;
 use crate::sandbox::Sandbox;
-use crate::shim::{Shim, ShimError};
+use crate::shim::{self, Shim, ShimError};
 use crate::tasks::blocking;
 
 /// How long a process may take to die of SIGKILL; past it, it hangs in the kernel.
@@ -151,6 +151,7 @@ pub(crate) async fn leave(shim: &Arc<Shim>) {
 
 /// What a sandbox holds of the machine besides its containers: the shim's cgroup, network, shared memory.
 pub(crate) fn release(runtime: &Runtime, id: &str, has_network: bool) -> Result<(), String> {
+    shim::end_stray(&runtime.places.sandbox(id));
     end_cgroup(runtime, &runtime.shim_cgroup(id));
     runtime.tidy_cgroups();
     if has_network {

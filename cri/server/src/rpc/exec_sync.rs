@@ -11,7 +11,6 @@ use berth_plan::codec;
 use berth_plan::message::{Exit, Reply, Request, Stage, Target};
 use berth_sys::{Mode, OFlags};
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tonic::Status;
 
@@ -21,6 +20,7 @@ use crate::container::Container;
 use crate::runtime::{Runtime, new_id};
 use crate::shim::{Shim, ShimError};
 use crate::tasks::blocking;
+use crate::watched::watched;
 
 /// What is kept of each stream; the rest is read and dropped (CVE-2022-31030).
 const OUTPUT_LIMIT: usize = 16 << 20;
@@ -142,7 +142,7 @@ async fn end(shim: &Arc<Shim>, id: &str, ended: oneshot::Receiver<Exit>) {
 async fn collect(stream: OwnedFd) -> Vec<u8> {
     let mut bytes = Vec::new();
     let Ok(()) = berth_sys::fd::set_nonblocking(stream.as_fd(), true) else { return bytes };
-    let Ok(stream) = AsyncFd::with_interest(stream, Interest::READABLE) else { return bytes };
+    let Ok(stream) = watched(stream, Interest::READABLE) else { return bytes };
     let mut buffer = vec![0; 64 << 10];
     loop {
         match stream.async_io(Interest::READABLE, |fd| berth_sys::fd::read(fd.as_fd(), &mut buffer)).await {

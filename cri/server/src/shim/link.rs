@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
 use super::ShimError;
+use crate::watched::watched;
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -26,7 +27,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self { socket: AsyncFd::new(socket)?, next: AtomicU64::new(1), waiting: Mutex::new(Some(HashMap::new())) })
+        Ok(Self { socket: watched(socket, Interest::READABLE | Interest::WRITABLE)?, next: AtomicU64::new(1), waiting: Mutex::new(Some(HashMap::new())) })
     }
 
     /// The first request of a connection, before [`read`] reads it.
@@ -101,7 +102,7 @@ impl Drop for Forget<'_> {
 /// Reads until the shim is gone: the connection ends, or the process, of which a child that is just being started may
 /// hold the connection open. What it said before is delivered.
 pub(super) async fn read(link: Arc<Link>, process: OwnedFd, events: mpsc::UnboundedSender<Event>) {
-    let process = match AsyncFd::with_interest(process, Interest::READABLE) {
+    let process = match watched(process, Interest::READABLE) {
         Ok(process) => process,
         Err(error) => {
             tracing::error!(%error, "a shim's process can't be watched");

@@ -1,0 +1,46 @@
+//! The runtime as a client sees it, in this process: real shims, cgroups, overlays, namespaces and a bridge.
+//!
+//! The program runs itself again in network and mount namespaces of its own, so that nothing of it can stay on the
+//! machine but cgroups, which lie below `/berth-test-cri-PID` and are checked and removed.
+
+#[path = "lifecycle/bench.rs"]
+mod bench;
+#[path = "lifecycle/cases.rs"]
+mod cases;
+
+use std::env;
+use std::process::{Command, ExitCode};
+
+use bench::Bench;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("unpack") => berth_image::unpack::child(),
+        Some("inside") => inside(&arguments[1..]),
+        // What cargo-nextest asks.
+        Some("--list") => ExitCode::SUCCESS,
+        _ => {
+            let exe = env::current_exe().expect("our own path");
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "--net", "--propagation", "private", "--"]).arg(exe).arg("inside").args(arguments);
+            let status = command.status().expect("unshare(1), as root");
+            if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn inside(filters: &[String]) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
+    let mut failed = 0;
+    for (name, case) in cases::ALL {
+        if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
+            continue;
+        }
+        let bench = Bench::new(name);
+        let outcome = runtime.block_on(async { tokio::spawn(case(bench)).await });
+        println!("test {name} ... {}", if outcome.is_ok() { "ok" } else { "FAILED" });
+        failed += usize::from(outcome.is_err());
+    }
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

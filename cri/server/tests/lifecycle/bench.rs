@@ -1,0 +1,237 @@
+//! A runtime in temporary folders, with what the cases ask of it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use berth_cri::{Config, Service};
+use berth_cri_proto::v1 as cri;
+use berth_cri_proto::v1::runtime_service_server::RuntimeService;
+use berth_image::import::Layout;
+use oci_spec::image::Config as ImageConfig;
+use tonic::{Request, Status};
+
+pub(crate) const IMAGE: &str = "berth.test/hello:1";
+
+#[derive(Debug)]
+pub(crate) struct Bench {
+    pub(crate) config: Config,
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    pub(crate) fn new(name: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("berth-cri-").tempdir().expect("a temporary folder");
+        let path = |part: &str| folder.path().join(part);
+        let config = Config {
+            root: path("root"),
+            state: path("state"),
+            cni_conf_dir: path("net.d"),
+            cni_bin_dirs: vec![path("bin")],
+            cni_cache_dir: path("cni"),
+            registry_config_dir: path("certs.d"),
+            cgroup_parent: format!("/berth-test-cri-{}-{name}", std::process::id()),
+            images: berth_image::Options {
+                unpack: berth_image::unpack::Program {
+                    path: std::env::current_exe().expect("our own path"),
+                    args: vec!["unpack".into()],
+                },
+                ..berth_image::Options::default()
+            },
+        };
+        fs::create_dir_all(&config.cni_conf_dir).expect("a folder");
+        let bench = Self { config, folder };
+        bench.write_network(&serde_json::json!({
+            "type": "bridge", "bridge": "berth-test0", "isGateway": true,
+            "ipam": {
+                "type": "host-local", "dataDir": bench.path("addresses"),
+                "ranges": [[{"subnet": "10.211.0.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}],
+            },
+        }));
+        bench
+    }
+
+    /// Puts a network of one plugin in force.
+    pub(crate) fn write_network(&self, plugin: &serde_json::Value) {
+        let list = serde_json::json!({"cniVersion": "1.1.0", "name": "test", "plugins": [plugin]});
+        let temporary = self.config.cni_conf_dir.join("net.temp");
+        fs::write(&temporary, list.to_string()).expect("a network");
+        fs::rename(temporary, self.config.cni_conf_dir.join("net.conflist")).expect("a network");
+    }
+
+    pub(crate) fn path(&self, part: &str) -> PathBuf {
+        self.folder.path().join(part)
+    }
+
+    pub(crate) async fn open(&self) -> Client {
+        let service = Service::open(self.config.clone()).await.expect("the service opens");
+        let mut config = ImageConfig::default();
+        config.set_entrypoint(Some(vec!["/hello".to_owned()]));
+        let layout = Layout::single_binary("hello", berth_carried::HELLO, &config).expect("an image");
+        service.images().import_layout(IMAGE, layout, true).await.expect("imported");
+        Client { service, logs: self.path("logs") }
+    }
+
+    /// Nothing of ours is left on the machine.
+    pub(crate) fn assert_clean(&self) {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+        let state = self.config.state.to_string_lossy().into_owned();
+        assert!(!mounts.contains(&state), "mounts are left: {mounts}");
+        for folder in ["state/sandboxes", "state/netns", "state/cni", "root/containers", "cni/results"] {
+            let left: Vec<_> = fs::read_dir(self.path(folder)).into_iter().flatten().flatten().map(|e| e.path()).collect();
+            assert!(left.is_empty(), "left in {folder}: {left:?}");
+        }
+        let addresses = fs::read_dir(self.path("addresses/test")).into_iter().flatten().flatten();
+        let addresses: Vec<_> = addresses.map(|e| e.file_name()).filter(|name| name.to_string_lossy().starts_with("10.")).collect();
+        assert!(addresses.is_empty(), "addresses are left: {addresses:?}");
+        assert_eq!(self.cgroups(), Vec::<PathBuf>::new(), "cgroups are left");
+        assert_eq!(self.shims(), Vec::<i32>::new(), "shims are left");
+        let links = Command::new("ip").args(["-o", "link", "show", "type", "veth"]).output().expect("ip");
+        assert_eq!(String::from_utf8_lossy(&links.stdout), "", "links are left");
+    }
+
+    pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
+        let parent = &self.config.cgroup_parent[1..];
+        let roots = fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten().map(|entry| entry.path());
+        roots.chain([PathBuf::from("/sys/fs/cgroup")]).map(|root| root.join(parent)).filter(|path| path.exists()).collect()
+    }
+
+    /// The processes of our shims.
+    pub(crate) fn shims(&self) -> Vec<i32> {
+        let sandboxes = self.path("state/sandboxes").to_string_lossy().into_owned();
+        let ours = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(&sandboxes)
+        };
+        let pids = fs::read_dir("/proc").expect("proc").flatten();
+        pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(ours).collect()
+    }
+}
+
+/// Calls as a kubelet makes them.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) service: Arc<Service>,
+    pub(crate) logs: PathBuf,
+}
+
+pub(crate) fn pod(name: &str) -> cri::PodSandboxConfig {
+    cri::PodSandboxConfig {
+        metadata: Some(cri::PodSandboxMetadata {
+            name: name.to_owned(),
+            uid: format!("uid-{name}"),
+            namespace: "test".to_owned(),
+            attempt: 0,
+        }),
+        hostname: name.to_owned(),
+        labels: HashMap::from([("app".to_owned(), name.to_owned())]),
+        ..cri::PodSandboxConfig::default()
+    }
+}
+
+/// A container that runs a script with the host's programs.
+pub(crate) fn script(name: &str, text: &str) -> cri::ContainerConfig {
+    let bind = |path: &str| cri::Mount {
+        container_path: path.to_owned(),
+        host_path: path.to_owned(),
+        readonly: true,
+        ..cri::Mount::default()
+    };
+    let there = ["/bin", "/usr", "/lib", "/lib64"].into_iter().filter(|path| Path::new(path).exists());
+    cri::ContainerConfig {
+        command: vec!["/bin/sh".to_owned(), "-c".to_owned(), text.to_owned()],
+        mounts: there.map(bind).collect(),
+        ..hello(name)
+    }
+}
+
+pub(crate) fn hello(name: &str) -> cri::ContainerConfig {
+    cri::ContainerConfig {
+        metadata: Some(cri::ContainerMetadata { name: name.to_owned(), attempt: 0 }),
+        image: Some(cri::ImageSpec { image: IMAGE.to_owned(), ..cri::ImageSpec::default() }),
+        log_path: format!("{name}.log"),
+        ..cri::ContainerConfig::default()
+    }
+}
+
+impl Client {
+    pub(crate) async fn run(&self, mut config: cri::PodSandboxConfig) -> Result<String, Status> {
+        config.log_directory = self.logs.to_string_lossy().into_owned();
+        let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+        Ok(self.service.run_pod_sandbox(Request::new(request)).await?.into_inner().pod_sandbox_id)
+    }
+
+    pub(crate) async fn create(&self, sandbox: &str, config: cri::ContainerConfig) -> Result<String, Status> {
+        let request = cri::CreateContainerRequest {
+            pod_sandbox_id: sandbox.to_owned(),
+            config: Some(config),
+            sandbox_config: None,
+        };
+        Ok(self.service.create_container(Request::new(request)).await?.into_inner().container_id)
+    }
+
+    pub(crate) async fn start(&self, container: &str) -> Result<(), Status> {
+        let request = cri::StartContainerRequest { container_id: container.to_owned() };
+        self.service.start_container(Request::new(request)).await.map(drop)
+    }
+
+    pub(crate) async fn stop(&self, container: &str, timeout: i64) -> Result<(), Status> {
+        let request = cri::StopContainerRequest { container_id: container.to_owned(), timeout };
+        self.service.stop_container(Request::new(request)).await.map(drop)
+    }
+
+    pub(crate) async fn remove(&self, container: &str) -> Result<(), Status> {
+        let request = cri::RemoveContainerRequest { container_id: container.to_owned() };
+        self.service.remove_container(Request::new(request)).await.map(drop)
+    }
+
+    pub(crate) async fn stop_pod(&self, sandbox: &str) -> Result<(), Status> {
+        let request = cri::StopPodSandboxRequest { pod_sandbox_id: sandbox.to_owned() };
+        self.service.stop_pod_sandbox(Request::new(request)).await.map(drop)
+    }
+
+    pub(crate) async fn remove_pod(&self, sandbox: &str) -> Result<(), Status> {
+        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox.to_owned() };
+        self.service.remove_pod_sandbox(Request::new(request)).await.map(drop)
+    }
+
+    pub(crate) async fn exec(&self, container: &str, command: &[&str], timeout: i64) -> Result<cri::ExecSyncResponse, Status> {
+        let cmd = command.iter().map(|part| (*part).to_owned()).collect();
+        let request = cri::ExecSyncRequest { container_id: container.to_owned(), cmd, timeout };
+        Ok(self.service.exec_sync(Request::new(request)).await?.into_inner())
+    }
+
+    pub(crate) async fn status(&self, container: &str) -> Result<cri::ContainerStatus, Status> {
+        let request = cri::ContainerStatusRequest { container_id: container.to_owned(), verbose: false };
+        let response = self.service.container_status(Request::new(request)).await?.into_inner();
+        Ok(response.status.expect("a status"))
+    }
+
+    pub(crate) async fn pod_status(&self, sandbox: &str) -> Result<cri::PodSandboxStatus, Status> {
+        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: sandbox.to_owned(), verbose: true };
+        let response = self.service.pod_sandbox_status(Request::new(request)).await?.into_inner();
+        Ok(response.status.expect("a status"))
+    }
+
+    /// Its status once it has exited.
+    pub(crate) async fn exited(&self, container: &str) -> cri::ContainerStatus {
+        let mut events = self.service.events();
+        let wait = async {
+            loop {
+                let status = self.status(container).await.expect("a status");
+                if status.state() == cri::ContainerState::ContainerExited {
+                    return status;
+                }
+                let _ = events.recv().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("the container exits")
+    }
+
+    pub(crate) fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.logs.join(format!("{name}.log"))).unwrap_or_default()
+    }
+}
