@@ -61,7 +61,7 @@ impl NetworkList {
     /// # Errors
     /// Names the field that is wrong.
     pub fn parse(text: &[u8]) -> Result<Self, ConfError> {
-        Self::from_map(serde_json::from_slice(text)?)
+        Self::from_map(&serde_json::from_slice(text)?)
     }
 
     /// Reads a `.conf`: the configuration of a single plugin, as a list of one.
@@ -80,7 +80,7 @@ impl NetworkList {
             }
         }
         list.insert("plugins".to_owned(), json!([conf]));
-        Self::from_map(list)
+        Self::from_map(&list)
     }
 
     /// The same list with more plugins at its end, from the folder of drop-ins beside the file.
@@ -95,7 +95,7 @@ impl NetworkList {
         }
         // What is read back from the cache is whole: nothing must be added to it a second time.
         list.insert("loadOnlyInlinedPlugins".to_owned(), json!(true));
-        Self::from_map(list)
+        Self::from_map(&list)
     }
 
     /// Whether drop-ins are wanted.
@@ -104,8 +104,8 @@ impl NetworkList {
             .is_ok_and(|list| !matches!(flag(&list, "loadOnlyInlinedPlugins"), Ok(true)))
     }
 
-    fn from_map(list: Map<String, Value>) -> Result<Self, ConfError> {
-        let name = text(&list, "name")?;
+    fn from_map(list: &Map<String, Value>) -> Result<Self, ConfError> {
+        let name = text(list, "name")?;
         if !is_name(name) {
             return Err(ConfError::Name(name.to_owned()));
         }
@@ -116,11 +116,11 @@ impl NetworkList {
         };
         Ok(Self {
             name: name.to_owned(),
-            cni_version: choose_version(&list)?,
-            disable_check: flag(&list, "disableCheck")?,
-            disable_gc: flag(&list, "disableGC")?,
+            cni_version: choose_version(list)?,
+            disable_check: flag(list, "disableCheck")?,
+            disable_gc: flag(list, "disableGC")?,
             plugins: plugins.iter().map(PluginConf::from_value).collect::<Result<_, _>>()?,
-            bytes: serde_json::to_vec(&list)?,
+            bytes: serde_json::to_vec(list)?,
         })
     }
 }
@@ -204,7 +204,7 @@ mod tests {
         let list = NetworkList::parse(text.as_bytes()).expect("valid");
         assert_eq!(list.cni_version, Version::V1_1_0);
         assert!(list.disable_check && !list.disable_gc);
-        assert_eq!(list.plugins[1].capabilities["portMappings"], true);
+        assert!(list.plugins[1].capabilities["portMappings"]);
         assert_eq!(list.plugins[0].raw["bridge"], "cni0");
         assert_eq!(NetworkList::parse(&list.bytes).expect("again"), list);
     }

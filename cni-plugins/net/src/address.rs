@@ -34,7 +34,7 @@ impl Address {
     /// Takes it away.
     pub fn delete(index: u32, address: IpNet) -> Change {
         let message = RouteNetlinkMessage::DelAddress(of(index, address));
-        Change::change(format!("addr del {address} dev {index}"), message)
+        Change::modify(format!("addr del {address} dev {index}"), message)
     }
 }
 

@@ -36,8 +36,8 @@ pub fn forget_udp(family: Family, port: u16) -> Result<(), NetError> {
     let protocol = Attributes::default().bytes(PROTO_NUM, &[UDP]).bytes(PROTO_DST_PORT, &port.to_be_bytes());
     let flags = (COMPARE_PROTOCOL | COMPARE_DST_PORT).to_ne_bytes();
     let attributes = Attributes::default()
-        .nested(TUPLE_ORIG, Attributes::default().nested(TUPLE_PROTO, protocol))
-        .nested(FILTER, Attributes::default().bytes(FILTER_ORIG_FLAGS, &flags))
+        .nested(TUPLE_ORIG, &Attributes::default().nested(TUPLE_PROTO, &protocol))
+        .nested(FILTER, &Attributes::default().bytes(FILTER_ORIG_FLAGS, &flags))
         .into_bytes();
     // Version 1 of the header: the kernel then looks at the family.
     let mut payload = vec![if family == Family::Ip6 { AF_INET6 } else { AF_INET }, 1, 0, 0];

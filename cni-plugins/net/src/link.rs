@@ -95,7 +95,7 @@ impl Link {
         link.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
         link.header.change_mask = LinkFlags::Up;
         let state = if up { "up" } else { "down" };
-        Change::change(format!("link set {index} {state}"), RouteNetlinkMessage::SetLink(link))
+        Change::modify(format!("link set {index} {state}"), RouteNetlinkMessage::SetLink(link))
     }
 
     /// Takes in frames for everybody.
@@ -103,7 +103,7 @@ impl Link {
         let mut link = by_index(index);
         link.header.flags = LinkFlags::Promisc;
         link.header.change_mask = LinkFlags::Promisc;
-        Change::change(format!("link set {index} promisc on"), RouteNetlinkMessage::SetLink(link))
+        Change::modify(format!("link set {index} promisc on"), RouteNetlinkMessage::SetLink(link))
     }
 
     /// Pins the hardware address. A bridge without a pinned one takes the lowest of its ports'.
@@ -143,12 +143,12 @@ impl Link {
         let info = vec![LinkInfo::PortKind(InfoPortKind::Bridge), LinkInfo::PortData(port)];
         link.attributes.push(LinkAttribute::LinkInfo(info));
         // Port settings are part of RTM_NEWLINK; without NLM_F_CREATE it changes the link that exists.
-        Change::change(format!("link set {name} hairpin"), RouteNetlinkMessage::NewLink(link))
+        Change::modify(format!("link set {name} hairpin"), RouteNetlinkMessage::NewLink(link))
     }
 
     /// The end of the link and of its peer.
     pub fn delete(name: &str) -> Change {
-        Change::change(format!("link del {name}"), RouteNetlinkMessage::DelLink(by_name(name)))
+        Change::modify(format!("link del {name}"), RouteNetlinkMessage::DelLink(by_name(name)))
     }
 
     fn from_message(message: &LinkMessage) -> Result<Self, NetError> {
@@ -222,7 +222,7 @@ impl Route {
 
 fn set(operation: String, mut link: LinkMessage, attribute: LinkAttribute) -> Change {
     link.attributes.push(attribute);
-    Change::change(operation, RouteNetlinkMessage::SetLink(link))
+    Change::modify(operation, RouteNetlinkMessage::SetLink(link))
 }
 
 fn by_index(index: u32) -> LinkMessage {

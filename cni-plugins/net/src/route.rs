@@ -33,7 +33,7 @@ impl Change {
     }
 
     /// A change of something that exists, or its end.
-    pub(crate) fn change(operation: String, message: RouteNetlinkMessage) -> Self {
+    pub(crate) fn modify(operation: String, message: RouteNetlinkMessage) -> Self {
         Self { operation, message, flags: 0 }
     }
 }

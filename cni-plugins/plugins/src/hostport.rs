@@ -90,7 +90,7 @@ pub(crate) fn add(
             return Ok((None, Err(conflict)));
         }
         let joining = joining(identity, pod, ports, nat);
-        let mut batch = table.plan(&held, |held| held.comment() == identity.text(), joining);
+        let mut batch = table.plan(&held, |held| held.comment() == identity.text(), &joining);
         if let (Some(batch), Some(link), true) = (&mut batch, localnet, switch.is_some()) {
             let known = nft.elements(table.family, table.name, LOCALNET)?;
             if !known.iter().any(|listed| listed.key == link_key(link)) {
@@ -148,7 +148,7 @@ fn release(leaves: impl Fn(&Held) -> bool) -> Result<(), CniError> {
         let (last, udp_ports) = decide(|nft| {
             let held = table.held(nft)?;
             let udp_ports: Vec<_> = held.iter().filter(|held| leaves(held)).filter_map(udp_port).collect();
-            let batch = table.plan(&held, &leaves, Vec::new());
+            let batch = table.plan(&held, &leaves, &[]);
             let last = batch.as_ref().is_some_and(is_end);
             if last {
                 // Before the chain that makes route_localnet harmless is gone.

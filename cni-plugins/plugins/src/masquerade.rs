@@ -27,19 +27,19 @@ const TABLE: Table =
 pub(crate) fn add(identity: &Identity, addresses: &[IpNet]) -> Result<(), CniError> {
     decide(|nft| {
         let held = TABLE.held(nft)?;
-        let joining = addresses.iter().map(|address| joining(identity, *address)).collect();
-        Ok((TABLE.plan(&held, |held| held.comment() == identity.text(), joining), ()))
+        let joining: Vec<_> = addresses.iter().map(|address| joining(identity, *address)).collect();
+        Ok((TABLE.plan(&held, |held| held.comment() == identity.text(), &joining), ()))
     })
 }
 
 /// Stops that, for whatever addresses the attachment had.
 pub(crate) fn remove(identity: &Identity) -> Result<(), CniError> {
-    decide(|nft| Ok((TABLE.plan(&TABLE.held(nft)?, |held| held.comment() == identity.text(), Vec::new()), ())))
+    decide(|nft| Ok((TABLE.plan(&TABLE.held(nft)?, |held| held.comment() == identity.text(), &[]), ())))
 }
 
 /// Stops that for the network's attachments that are not wanted any more.
 pub(crate) fn gc(wanted: &Wanted) -> Result<(), CniError> {
-    decide(|nft| Ok((TABLE.plan(&TABLE.held(nft)?, |held| wanted.is_stale(held.comment()), Vec::new()), ())))
+    decide(|nft| Ok((TABLE.plan(&TABLE.held(nft)?, |held| wanted.is_stale(held.comment()), &[]), ())))
 }
 
 /// Whether each of the addresses is masqueraded for the attachment.
@@ -59,7 +59,7 @@ fn joining(identity: &Identity, address: IpNet) -> Joining {
             data: Some(Data::Verdict(Verdict::Jump(chain.clone()))),
             comment: Some(identity.text().to_owned()),
         },
-        chain: network_chain(chain, address),
+        chain: network_chain(&chain, address),
     }
 }
 
@@ -86,7 +86,7 @@ fn setup() -> Vec<Command> {
 }
 
 /// What is not for the network itself, nor for many, is masqueraded.
-fn network_chain(chain: String, net: IpNet) -> Vec<Command> {
+fn network_chain(chain: &str, net: IpNet) -> Vec<Command> {
     let multicast = match net {
         IpNet::V4(_) => IpNet::from(ipnet::Ipv4Net::new_assert([224, 0, 0, 0].into(), 4)),
         IpNet::V6(_) => IpNet::from(ipnet::Ipv6Net::new_assert([0xff00, 0, 0, 0, 0, 0, 0, 0].into(), 8)),
@@ -100,11 +100,11 @@ fn network_chain(chain: String, net: IpNet) -> Vec<Command> {
     }
     rules.push(vec![Expression::Masquerade]);
     let mut commands =
-        vec![Command::AddChain(Chain { name: chain.clone(), hook: None }), Command::FlushChain(chain.clone())];
+        vec![Command::AddChain(Chain { name: chain.to_owned(), hook: None }), Command::FlushChain(chain.to_owned())];
     commands.extend(
         rules
             .into_iter()
-            .map(|expressions| Command::AddRule(Rule { chain: chain.clone(), expressions, comment: None })),
+            .map(|expressions| Command::AddRule(Rule { chain: chain.to_owned(), expressions, comment: None })),
     );
     commands
 }

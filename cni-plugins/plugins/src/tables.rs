@@ -93,7 +93,7 @@ impl Table {
 
     /// The batch after which those that leave are gone and those that join are there. Whoever holds a joining element's
     /// key leaves too. `None`: nothing changes.
-    pub(crate) fn plan(&self, held: &[Held], leaves: impl Fn(&Held) -> bool, joining: Vec<Joining>) -> Option<Batch> {
+    pub(crate) fn plan(&self, held: &[Held], leaves: impl Fn(&Held) -> bool, joining: &[Joining]) -> Option<Batch> {
         let displaced =
             |held: &Held| joining.iter().any(|new| new.set == held.set && new.element.key == held.listed.key);
         let (gone, stays): (Vec<_>, Vec<_>) = held.iter().partition(|held| leaves(held) || displaced(held));
@@ -113,7 +113,7 @@ impl Table {
         }
         let before: BTreeSet<_> = held.iter().filter_map(|held| held.listed.chain.as_deref()).collect();
         let mut after: BTreeSet<_> = stays.iter().filter_map(|held| held.listed.chain.as_deref()).collect();
-        for new in &joining {
+        for new in joining {
             if let Some(chain) = leads_to(&new.element)
                 && after.insert(chain)
                 && !before.contains(chain)

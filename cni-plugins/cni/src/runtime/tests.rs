@@ -50,7 +50,7 @@ fn attachment() -> Attachment {
     }
 }
 
-fn list(plugins: Value) -> NetworkList {
+fn list(plugins: &Value) -> NetworkList {
     let text = json!({"cniVersion": "1.1.0", "name": "n", "plugins": plugins}).to_string();
     NetworkList::parse(text.as_bytes()).expect("valid")
 }
@@ -61,7 +61,7 @@ fn two(dir: &Path) -> (NetworkList, PathBuf) {
         {"type": "tagging", "tag": "a", "log": log},
         {"type": "tagging", "tag": "b", "log": log, "capabilities": {"portMappings": true, "other": false}},
     ]);
-    (list(plugins), log)
+    (list(&plugins), log)
 }
 
 #[test]
@@ -113,7 +113,7 @@ fn a_failed_add_is_undone_and_a_del_goes_on_past_errors() {
     let runtime = runtime(dir.path());
     let log = dir.path().join("log");
     let failing = |command: &str| {
-        list(json!([
+        list(&json!([
             {"type": "tagging", "tag": "a", "log": log},
             {"type": "tagging", "tag": "b", "log": log, "fails": command},
             {"type": "tagging", "tag": "c", "log": log, "fails": command},
@@ -193,7 +193,7 @@ fn unknown_types_are_executed_by_the_protocol() {
         dir.path().display()
     );
     install(dir.path(), "foreign", &script);
-    let list = list(json!([{"type": "tagging", "tag": "a"}, {"type": "foreign", "key": 1}]));
+    let list = list(&json!([{"type": "tagging", "tag": "a"}, {"type": "foreign", "key": 1}]));
     let result = runtime.add(&list, &attachment()).expect("add");
     assert_eq!(result.interfaces[0].name, "x");
     let environment = fs::read_to_string(dir.path().join("env")).expect("environment");
@@ -213,7 +213,7 @@ fn unknown_types_are_executed_by_the_protocol() {
 fn errors_of_foreign_plugins_are_told_in_their_words() {
     let dir = tempfile::tempdir().expect("a folder");
     let runtime = runtime(dir.path());
-    let add = |kind: &str| runtime.add(&list(json!([{"type": kind}])), &attachment()).expect_err("fails");
+    let add = |kind: &str| runtime.add(&list(&json!([{"type": kind}])), &attachment()).expect_err("fails");
     install(dir.path(), "coded", "[ $CNI_COMMAND = DEL ] && exit 0; echo '{\"code\": 123, \"msg\": \"no\"}'; exit 1");
     assert_eq!(add("coded").code(), 123);
     install(dir.path(), "mute", "[ $CNI_COMMAND = DEL ] && exit 0; echo broken >&2; exit 3");
@@ -230,7 +230,7 @@ fn a_plugin_that_hangs_is_killed_with_its_children() {
     let script =
         format!("[ $CNI_COMMAND = DEL ] && exit 0; sleep 1000 & echo $! > {}/child; wait", dir.path().display());
     install(dir.path(), "hangs", &script);
-    let error = runtime.add(&list(json!([{"type": "hangs"}])), &attachment()).expect_err("killed");
+    let error = runtime.add(&list(&json!([{"type": "hangs"}])), &attachment()).expect_err("killed");
     assert_eq!(error.code(), code::TRY_AGAIN, "{error}");
     let child = fs::read_to_string(dir.path().join("child")).expect("pid");
     let deadline = Instant::now() + Duration::from_secs(20);

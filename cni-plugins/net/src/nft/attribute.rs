@@ -26,7 +26,7 @@ impl Attributes {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    pub(crate) fn nested(self, kind: u16, inner: Self) -> Self {
+    pub(crate) fn nested(self, kind: u16, inner: &Self) -> Self {
         self.bytes(kind | NESTED, &inner.0)
     }
 

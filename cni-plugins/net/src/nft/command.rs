@@ -258,15 +258,15 @@ impl Command {
             Self::AddElements { set, elements } => {
                 let list = elements
                     .iter()
-                    .fold(Attributes::default(), |list, element| list.nested(LIST_ELEM, element.encode()));
-                let attributes = attributes.text(1, table).text(2, set).nested(3, list);
+                    .fold(Attributes::default(), |list, element| list.nested(LIST_ELEM, &element.encode()));
+                let attributes = attributes.text(1, table).text(2, set).nested(3, &list);
                 (NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, attributes)
             }
             Self::DeleteElements { set, keys } => {
                 let list = keys.iter().fold(Attributes::default(), |list, key| {
-                    list.nested(LIST_ELEM, Attributes::default().nested(1, value(key)))
+                    list.nested(LIST_ELEM, &Attributes::default().nested(1, &value(key)))
                 });
-                (DELSETELEM, 0, attributes.text(1, table).text(2, set).nested(3, list))
+                (DELSETELEM, 0, attributes.text(1, table).text(2, set).nested(3, &list))
             }
             Self::AddRule(rule) => (NEWRULE, NLM_F_CREATE | NLM_F_APPEND, rule.encode(attributes.text(1, table))),
         };
@@ -279,7 +279,7 @@ impl Chain {
         attributes.text(3, &self.name).optional(self.hook, |attributes, hook| {
             let place = Attributes::default().number(1, hook.point.number()).bytes(2, &hook.priority.to_be_bytes());
             const ACCEPT: u32 = 1;
-            attributes.nested(4, place).number(5, ACCEPT).text(7, hook.kind)
+            attributes.nested(4, &place).number(5, ACCEPT).text(7, hook.kind)
         })
     }
 }
@@ -309,11 +309,11 @@ impl Set {
 
 impl Element {
     fn encode(&self) -> Attributes {
-        let attributes = Attributes::default().nested(1, value(&self.key));
+        let attributes = Attributes::default().nested(1, &value(&self.key));
         let attributes = match &self.data {
             None => attributes,
-            Some(Data::Value(bytes)) => attributes.nested(2, value(bytes)),
-            Some(Data::Verdict(decided)) => attributes.nested(2, verdict(decided)),
+            Some(Data::Value(bytes)) => attributes.nested(2, &value(bytes)),
+            Some(Data::Verdict(decided)) => attributes.nested(2, &verdict(decided)),
         };
         attributes.optional(self.comment.as_deref(), |attributes, text| attributes.bytes(6, &comment(text)))
     }
@@ -323,11 +323,11 @@ impl Rule {
     fn encode(&self, attributes: Attributes) -> Attributes {
         let list = self.expressions.iter().fold(Attributes::default(), |list, expression| {
             let (name, data) = expression.encode();
-            list.nested(LIST_ELEM, Attributes::default().text(1, name).nested(2, data))
+            list.nested(LIST_ELEM, &Attributes::default().text(1, name).nested(2, &data))
         });
         attributes
             .text(2, &self.chain)
-            .nested(4, list)
+            .nested(4, &list)
             .optional(self.comment.as_deref(), |attributes, text| attributes.bytes(7, &comment(text)))
     }
 }

@@ -138,12 +138,12 @@ impl Expression {
                     Operator::Equal => 0,
                     Operator::NotEqual => 1,
                 };
-                ("cmp", attributes.number(1, register.number()).number(2, operator).nested(3, data(value)))
+                ("cmp", attributes.number(1, register.number()).number(2, operator).nested(3, &data(value)))
             }
             Self::Bitwise { from, to, mask, xor } => {
                 let length = u32::try_from(mask.len()).unwrap_or(u32::MAX);
                 let attributes = attributes.number(1, from.number()).number(2, to.number()).number(3, length);
-                ("bitwise", attributes.nested(4, data(mask)).nested(5, data(xor)))
+                ("bitwise", attributes.nested(4, &data(mask)).nested(5, &data(xor)))
             }
             Self::Lookup { set, key, to } => {
                 let attributes = attributes.text(1, set).number(2, key.number());
@@ -152,7 +152,9 @@ impl Expression {
             Self::LookupVerdict { map, key } => {
                 ("lookup", attributes.text(1, map).number(2, key.number()).number(3, VERDICT_REGISTER))
             }
-            Self::Verdict(decided) => ("immediate", attributes.number(1, VERDICT_REGISTER).nested(2, verdict(decided))),
+            Self::Verdict(decided) => {
+                ("immediate", attributes.number(1, VERDICT_REGISTER).nested(2, &verdict(decided)))
+            }
             Self::Masquerade => ("masq", attributes),
             Self::Dnat { family, address, port } => {
                 const DESTINATION: u32 = 1;
@@ -205,7 +207,7 @@ pub(super) fn verdict(verdict: &Verdict) -> Attributes {
         Verdict::Return => (-5, None),
     };
     let inner = Attributes::default().bytes(1, &i32::to_be_bytes(code));
-    Attributes::default().nested(2, inner.optional(chain, |inner, chain| inner.text(2, chain)))
+    Attributes::default().nested(2, &inner.optional(chain, |inner, chain| inner.text(2, chain)))
 }
 
 fn data(bytes: &[u8]) -> Attributes {

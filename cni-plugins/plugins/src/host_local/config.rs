@@ -78,7 +78,7 @@ impl Ipam {
             return Err(CniError::config("no IP ranges specified"));
         }
         let invalid = |index, reason| CniError::config(format!("invalid range set {index}: {reason}"));
-        let sets = ranges.into_iter().enumerate();
+        let sets = ranges.iter().enumerate();
         let sets = sets.map(|(index, set)| RangeSet::new(set).map_err(|reason| invalid(index, reason)));
         let sets = sets.collect::<Result<Vec<_>, _>>()?;
         check_sets(&sets, request.cni_version)?;

@@ -41,8 +41,8 @@ pub(super) struct Free {
 }
 
 impl RangeSet {
-    pub(super) fn new(raw: Vec<RawRange>) -> Result<Self, String> {
-        let ranges = raw.into_iter().map(Range::new).collect::<Result<Vec<_>, _>>()?;
+    pub(super) fn new(raw: &[RawRange]) -> Result<Self, String> {
+        let ranges = raw.iter().map(Range::new).collect::<Result<Vec<_>, _>>()?;
         let Some(first) = ranges.first() else { return Err("empty range set".to_owned()) };
         for (index, range) in ranges.iter().enumerate() {
             if range.start.is_ipv4() != first.start.is_ipv4() {
@@ -99,7 +99,7 @@ impl RangeSet {
 }
 
 impl Range {
-    fn new(raw: RawRange) -> Result<Self, String> {
+    fn new(raw: &RawRange) -> Result<Self, String> {
         let subnet = raw.subnet.ok_or("a range has no subnet")?;
         if subnet.addr() != subnet.network() {
             let (subnet, network) = (subnet, subnet.trunc());
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     fn set(ranges: &str) -> Result<RangeSet, String> {
-        RangeSet::new(serde_json::from_str(ranges).expect("JSON"))
+        RangeSet::new(&serde_json::from_str::<Vec<_>>(ranges).expect("JSON"))
     }
 
     fn order(set: &RangeSet, last: Option<&str>) -> Vec<String> {

@@ -17,7 +17,7 @@ fn joining(key: u8, chain: &str) -> Joining {
     }
 }
 
-fn plan(held: &[Held], leaving: &str, joining: Vec<Joining>) -> Option<Vec<String>> {
+fn plan(held: &[Held], leaving: &str, joining: &[Joining]) -> Option<Vec<String>> {
     let batch = TABLE.plan(held, |held| held.comment() == leaving, joining)?;
     let shown = batch.commands.iter().map(|command| match command {
         Command::AddTable { .. } => "setup".to_owned(),
@@ -35,24 +35,24 @@ fn plan(held: &[Held], leaving: &str, joining: Vec<Joining>) -> Option<Vec<Strin
 
 #[test]
 fn a_table_comes_with_its_first_element_and_goes_with_its_last() {
-    assert_eq!(plan(&[], "x", vec![joining(1, "a")]).expect("a batch"), ["setup", "+a", "+[[1]]"]);
-    assert_eq!(plan(&[held(1, "a", "x")], "x", vec![]).expect("a batch"), ["-table"]);
-    assert_eq!(plan(&[], "x", vec![]), None);
-    assert_eq!(plan(&[held(1, "a", "y")], "x", vec![]), None);
+    assert_eq!(plan(&[], "x", &[joining(1, "a")]).expect("a batch"), ["setup", "+a", "+[[1]]"]);
+    assert_eq!(plan(&[held(1, "a", "x")], "x", &[]).expect("a batch"), ["-table"]);
+    assert_eq!(plan(&[], "x", &[]), None);
+    assert_eq!(plan(&[held(1, "a", "y")], "x", &[]), None);
 }
 
 #[test]
 fn a_chain_comes_and_goes_with_what_leads_to_it() {
     let both = [held(1, "a", "x"), held(2, "b", "y")];
-    assert_eq!(plan(&both, "x", vec![]).expect("a batch"), ["-[[1]]", "-a"]);
-    assert_eq!(plan(&both, "x", vec![joining(3, "a")]).expect("a batch"), ["-[[1]]", "+[[3]]"]);
-    assert_eq!(plan(&both, "none", vec![joining(3, "b")]).expect("a batch"), ["+[[3]]"]);
-    let twice = vec![joining(3, "c"), joining(4, "c")];
-    assert_eq!(plan(&both, "none", twice).expect("a batch"), ["+c", "+[[3], [4]]"]);
+    assert_eq!(plan(&both, "x", &[]).expect("a batch"), ["-[[1]]", "-a"]);
+    assert_eq!(plan(&both, "x", &[joining(3, "a")]).expect("a batch"), ["-[[1]]", "+[[3]]"]);
+    assert_eq!(plan(&both, "none", &[joining(3, "b")]).expect("a batch"), ["+[[3]]"]);
+    let twice = [joining(3, "c"), joining(4, "c")];
+    assert_eq!(plan(&both, "none", &twice).expect("a batch"), ["+c", "+[[3], [4]]"]);
 }
 
 #[test]
 fn whoever_holds_a_key_that_is_wanted_leaves() {
     let stale = [held(1, "a", "somebody"), held(2, "a", "y")];
-    assert_eq!(plan(&stale, "x", vec![joining(1, "b")]).expect("a batch"), ["-[[1]]", "+b", "+[[1]]"]);
+    assert_eq!(plan(&stale, "x", &[joining(1, "b")]).expect("a batch"), ["-[[1]]", "+b", "+[[1]]"]);
 }
