@@ -146,8 +146,8 @@ pub(crate) struct LogOptions {
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
     /// What is logged: a level, or directives such as `berth_cri=debug,info`
-    #[arg(long, global = true, env = "BERTH_LOG", default_value = "info", value_name = "FILTER")]
-    pub(crate) log_level: String,
+    #[arg(long, global = true, env = "BERTH_LOG", value_name = "FILTER")]
+    pub(crate) log_level: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -74,7 +74,7 @@ impl Facts {
                 names("/sys/fs/cgroup").into_iter().flat_map(|n| n.split(',').map(str::to_owned).collect::<Vec<_>>()).collect()
             },
             seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
-            nf_tables: berth_net::nft_available(),
+            nf_tables: berth_net::nft::Nft::open().is_ok(),
             pressure: Path::new("/proc/pressure/cpu").exists(),
             cni_configuration: names("/etc/cni/net.d").iter().any(|n| n.ends_with(".conflist") || n.ends_with(".conf")),
         }

@@ -1,0 +1,29 @@
+//! `berth cri`: the runtime behind a socket.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Cri;
+use crate::runtime;
+
+pub(crate) async fn run(options: Cri) -> Result<()> {
+    let path = runtime::socket_path(&options.listen)?.to_owned();
+    let service = runtime::open(&options.runtime).await?;
+    let stop = CancellationToken::new();
+    let ended = {
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            let ended = runtime::asked_to_end().await;
+            stop.cancel();
+            ended
+        })
+    };
+    berth_cri::serve(&path, Arc::clone(&service), stop.clone())
+        .await
+        .with_context(|| format!("serving on {}", path.display()))?;
+    service.close().await;
+    ended.abort();
+    Ok(())
+}

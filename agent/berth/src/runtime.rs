@@ -1,0 +1,60 @@
+//! Opening the container runtime inside this process.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use berth_cri::{Config, Service};
+
+use crate::cli::RuntimeOptions;
+
+pub(crate) async fn open(options: &RuntimeOptions) -> Result<Arc<Service>> {
+    let config = Config {
+        root: options.root.clone(),
+        state: options.state.clone(),
+        cni_conf_dir: options.cni_conf_dir.clone(),
+        cni_bin_dirs: vec![options.cni_bin_dir.clone()],
+        registry_config_dir: options.registry_config_dir.clone(),
+        ..Config::default()
+    };
+    Ok(Service::open(config).await?)
+}
+
+/// The path of a unix socket's endpoint, as the kubelet writes it.
+pub(crate) fn socket_path(endpoint: &str) -> Result<&Path> {
+    let path = match endpoint.split_once("://") {
+        Some(("unix", path)) => path,
+        Some((scheme, _)) => bail!("endpoint {endpoint:?}: scheme {scheme:?} is not supported, use unix:///path"),
+        None => endpoint,
+    };
+    if !path.starts_with('/') {
+        bail!("endpoint {endpoint:?}: the path must be absolute, as in unix:///run/berth/cri.sock");
+    }
+    Ok(Path::new(path))
+}
+
+/// Resolves when the process is asked to end: SIGINT or SIGTERM.
+pub(crate) async fn asked_to_end() -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_unix_sockets() {
+        assert_eq!(socket_path("unix:///run/a.sock").expect("good"), Path::new("/run/a.sock"));
+        assert_eq!(socket_path("/run/a.sock").expect("good"), Path::new("/run/a.sock"));
+        for bad in ["tcp://127.0.0.1:1", "unix://run/a.sock", "a.sock", ""] {
+            socket_path(bad).expect_err(bad);
+        }
+    }
+}
