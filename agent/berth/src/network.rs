@@ -24,7 +24,7 @@ impl BridgeNetwork {
     pub(crate) fn new(state: &Path, cidr: &str) -> Result<Self> {
         let default_route = if cidr.contains(':') { "::/0" } else { "0.0.0.0/0" };
         let list = json!({
-            "cniVersion": "1.0.0",
+            "cniVersion": "1.1.0",
             "name": NETWORK,
             "plugins": [
                 {

@@ -272,6 +272,8 @@ impl Worker {
             }
             (_, Fact::Sandbox(id)) => match in_time(observe::sandbox(&self.shared.cri, &id)).await {
                 Ok(sandbox) => {
+                    // An event may have shown it first.
+                    self.seen.sandboxes.retain(|known| known.id != id);
                     self.seen.sandboxes.extend(sandbox);
                     self.sort();
                 }

@@ -50,7 +50,7 @@ pub(crate) enum NetworkError {
 /// Where the agent puts the configuration of a network of its own (`--pod-network=bridge`), below the state folder. It
 /// counts only while the CNI configuration folder holds none.
 pub fn own_network_dir(state: &Path) -> PathBuf {
-    state.join("cni/net.d")
+    state.join("pod-network")
 }
 
 impl Network {
