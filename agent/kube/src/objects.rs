@@ -29,6 +29,10 @@ use crate::references::Key;
 /// How long a pod start waits for an answer before it is told to try again.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The first pause before a refused question is put again, and the last: 0.6 s in all.
+const FORBIDDEN_PAUSE: Duration = Duration::from_millis(10);
+const FORBIDDEN_LONGEST: Duration = Duration::from_millis(320);
+
 /// The cluster's objects.
 #[derive(Debug)]
 pub struct ClusterObjects {
@@ -120,7 +124,7 @@ impl ClusterObjects {
             return entry.object.clone().ok_or_else(|| not_found(K::KIND, namespace, name));
         }
         let api: Api<K> = Api::namespaced(self.client.0.clone(), namespace);
-        let fetched = answer(K::KIND, namespace, name, timeout(PATIENCE, api.get_opt(name)).await)?;
+        let fetched = asked(K::KIND, namespace, name, || api.get_opt(name)).await?;
         let object = fetched.map(|object| Arc::new(stripped(object)));
         let mut cache = lock(K::cache(&self.shared));
         // Two pods may have asked at once; the first one's watch serves both.
@@ -223,6 +227,27 @@ fn not_found(kind: Kind, namespace: &str, name: &str) -> ObjectError {
     ObjectError::NotFound { kind, namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
+/// Asks, and asks again for a moment when the answer is 403: the node authorizer learns of a pod that was just bound to
+/// this node no sooner than we do.
+async fn asked<T, F: Future<Output = Result<T, Error>>>(
+    kind: Kind,
+    namespace: &str,
+    name: &str,
+    ask: impl Fn() -> F,
+) -> Result<T, ObjectError> {
+    let mut pause = FORBIDDEN_PAUSE;
+    loop {
+        let answered = timeout(PATIENCE, ask()).await;
+        match &answered {
+            Ok(Err(Error::Api(refused))) if refused.code == 403 && pause <= FORBIDDEN_LONGEST => {
+                sleep(pause).await;
+                pause *= 2;
+            }
+            _ => return answer(kind, namespace, name, answered),
+        }
+    }
+}
+
 /// An answer, or the lack of one, in the words of [`ObjectError`].
 fn answer<T>(
     kind: Kind,
@@ -278,8 +303,10 @@ impl Objects for ClusterObjects {
         let api: Api<ServiceAccount> = Api::namespaced(self.client.0.clone(), &owner.namespace);
         let (kind, account) = (Kind::ServiceAccountToken, owner.service_account.as_str());
         let params = PostParams::default();
-        let call = api.create_subresource::<_, TokenRequest>("token", account, &params, &request);
-        let answered = answer(kind, &owner.namespace, account, timeout(PATIENCE, call).await)?;
+        let answered = asked(kind, &owner.namespace, account, || {
+            api.create_subresource::<_, TokenRequest>("token", account, &params, &request)
+        })
+        .await?;
         let token = answered.status.and_then(|status| Some((status.token?, status.expiration_timestamp?)));
         let (value, expires) = token.ok_or_else(|| ObjectError::Unavailable {
             kind,
