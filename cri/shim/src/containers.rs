@@ -4,7 +4,7 @@
 //! Opening (the logger opens the log) -> Starting (the child makes itself a container) -> Running
 //!   -> Draining (ended; the logger writes what is left in the pipes) -> Exited -> forgotten
 //! ```
-//! A container that fails to start is gone at once, with the reply.
+//! Starting may turn into Failing instead, until the child is reaped; the container is gone then, with the reply.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -44,11 +44,32 @@ pub(crate) struct Container {
 
 #[derive(Debug)]
 enum State {
-    Opening { asker: Asker, handed: Handed, stdio: [OwnedFd; 3] },
-    Starting { asker: Asker, starting: Starting },
-    Running { pid: i32, started_at: i64 },
-    Draining { exit: Exit, deadline: u64 },
-    Exited { exit: Exit },
+    Opening {
+        asker: Asker,
+        handed: Handed,
+        stdio: [OwnedFd; 3],
+    },
+    Starting {
+        asker: Asker,
+        starting: Starting,
+    },
+    /// It can't become a container; it is ending, and its asker hears when nothing of it is left.
+    Failing {
+        asker: Asker,
+        pid: i32,
+        failure: Failure,
+    },
+    Running {
+        pid: i32,
+        started_at: i64,
+    },
+    Draining {
+        exit: Exit,
+        deadline: u64,
+    },
+    Exited {
+        exit: Exit,
+    },
 }
 
 impl Container {
@@ -63,7 +84,7 @@ impl Container {
     fn pid(&self) -> Option<i32> {
         match &self.state {
             State::Starting { starting, .. } => Some(starting.pid),
-            State::Running { pid, .. } => Some(*pid),
+            State::Failing { pid, .. } | State::Running { pid, .. } => Some(*pid),
             State::Opening { .. } | State::Draining { .. } | State::Exited { .. } => None,
         }
     }
@@ -97,15 +118,15 @@ impl Containers {
 
     /// What a runtime should know of.
     pub(crate) fn held(&self) -> Vec<Held> {
+        let running = |container: &Container, pid, started_at| {
+            Some(Held::Running { container: container.name.clone(), pid, started_at })
+        };
         let held = |container: &Container| match container.state {
             State::Opening { .. } => None,
             // Its asker may be gone: whoever asks now hears of its end, at the latest.
-            State::Starting { ref starting, .. } => {
-                Some(Held::Running { container: container.name.clone(), pid: starting.pid, started_at: process::now() })
-            }
-            State::Running { pid, started_at } => {
-                Some(Held::Running { container: container.name.clone(), pid, started_at })
-            }
+            State::Starting { ref starting, .. } => running(container, starting.pid, process::now()),
+            State::Failing { pid, .. } => running(container, pid, process::now()),
+            State::Running { pid, started_at } => running(container, pid, started_at),
             State::Draining { exit, .. } | State::Exited { exit } => {
                 Some(Held::Exited { container: container.name.clone(), exit })
             }
@@ -265,24 +286,34 @@ impl Shim {
         self.reply(asker, Reply::Started { pid, started_at });
     }
 
-    /// Ends a container that never ran, and tells its asker. Where the asker is gone, another client may have been told
-    /// that the container runs: then it has exited.
+    /// Ends a container that never ran.
     fn fail_container(&mut self, id: u32, failure: Failure) {
         let Some(container) = self.containers.get(id) else { return };
-        let (asker, pid) = match &container.state {
-            State::Opening { asker, .. } => (*asker, None),
-            State::Starting { asker, starting } => (*asker, Some(starting.pid)),
-            State::Running { .. } | State::Draining { .. } | State::Exited { .. } => return,
-        };
-        if let State::Starting { starting, .. } = &container.state {
-            let _ = self.epoll.remove(starting);
-            // It is about to leave by itself; its number is ours until it is reaped.
-            let _ = signal::send(starting.pid, signal::SIGKILL);
+        match &container.state {
+            State::Opening { asker, .. } => {
+                let asker = *asker;
+                self.containers.take(id);
+                self.close_log(id);
+                self.reply(asker, Reply::Failed(failure));
+            }
+            State::Starting { asker, starting } => {
+                let (asker, pid) = (*asker, starting.pid);
+                let _ = self.epoll.remove(starting);
+                // It is about to leave by itself; its number is ours until it is reaped.
+                let _ = signal::send(pid, signal::SIGKILL);
+                container.state = State::Failing { asker, pid, failure };
+            }
+            State::Failing { .. } | State::Running { .. } | State::Draining { .. } | State::Exited { .. } => {}
         }
-        if let (Some(pid), false) = (pid, self.clients.has(asker.client)) {
+    }
+
+    /// Nothing is left of a container that never ran. Where its asker is gone, another client may have been told that it
+    /// runs: then it has exited.
+    fn container_failed(&mut self, id: u32, asker: Asker, pid: i32, failure: Failure) {
+        if !self.clients.has(asker.client) {
             let now = process::now();
-            return self
-                .container_exits(id, Exit { pid, code: NEVER_RAN, signal: 0, started_at: now, finished_at: now });
+            let exit = Exit { pid, code: NEVER_RAN, signal: 0, started_at: now, finished_at: now };
+            return self.container_exits(id, exit);
         }
         self.containers.take(id);
         self.close_log(id);
@@ -301,15 +332,20 @@ impl Shim {
 
     /// The first process was reaped.
     pub(crate) fn container_ended(&mut self, id: u32, ended: Ended) {
-        if let Some(Container { state: State::Starting { starting, .. }, .. }) = self.containers.get(id) {
+        if let Some(Container { state: State::Starting { asker, starting }, .. }) = self.containers.get(id) {
             // It ended before its report was read.
-            match starting.outcome() {
-                Some(Ok(())) => self.container_runs(id),
-                Some(Err(failure)) => return self.fail_container(id, failure),
-                None => return self.fail_container(id, refused(Stage::Fork, "the process ended without a report")),
+            let (asker, pid) = (*asker, starting.pid);
+            let silent = || Err(refused(Stage::Fork, "the process ended without a report"));
+            match starting.outcome().unwrap_or_else(silent) {
+                Ok(()) => self.container_runs(id),
+                Err(failure) => return self.container_failed(id, asker, pid, failure),
             }
         }
         let Some(container) = self.containers.get(id) else { return };
+        if let State::Failing { asker, pid, failure } = &container.state {
+            let (asker, pid, failure) = (*asker, *pid, failure.clone());
+            return self.container_failed(id, asker, pid, failure);
+        }
         let State::Running { pid, started_at } = container.state else { return };
         self.container_exits(
             id,

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use berth_oci::Starting;
 use berth_oci::launch::{self, Handed as Launch};
 use berth_plan::codec;
-use berth_plan::message::{Event, Exit, Reply, Stage};
+use berth_plan::message::{Event, Exit, Failure, Reply, Stage};
 use berth_sys::pidfd::{Ended, PidFd};
 use berth_sys::{process, signal};
 
@@ -106,17 +106,22 @@ impl Shim {
 
     /// The child has reported.
     pub(crate) fn hear_exec(&mut self, id: u32) {
-        let Some(Exec { state: State::Starting { starting, .. }, .. }) = self.execs.get(id) else { return };
+        let Some(Exec { pid, state: State::Starting { starting, .. }, .. }) = self.execs.get(id) else { return };
         match starting.outcome() {
             None => {}
             Some(Ok(())) => self.exec_runs(id),
             Some(Err(failure)) => {
-                let Some(Exec { state: State::Starting { asker, starting }, .. }) = self.execs.take(id) else { return };
-                let _ = self.epoll.remove(&starting);
-                let _ = signal::send(starting.pid, signal::SIGKILL);
-                self.reply(asker, Reply::Failed(failure));
+                // It is about to leave by itself; its number is ours until it is reaped.
+                let _ = signal::send(*pid, signal::SIGKILL);
+                self.exec_failed(id, failure);
             }
         }
+    }
+
+    fn exec_failed(&mut self, id: u32, failure: Failure) {
+        let Some(Exec { state: State::Starting { asker, starting }, .. }) = self.execs.take(id) else { return };
+        let _ = self.epoll.remove(&starting);
+        self.reply(asker, Reply::Failed(failure));
     }
 
     fn exec_runs(&mut self, id: u32) {
@@ -132,26 +137,16 @@ impl Shim {
 
     /// The process was reaped.
     pub(crate) fn exec_ended(&mut self, id: u32, ended: Ended) {
-        if matches!(self.execs.get(id), Some(Exec { state: State::Starting { .. }, .. })) {
-            // It ended before its report was read; a failure takes it away.
-            self.hear_exec(id);
-        }
-        let Some(exec) = self.execs.take(id) else { return };
-        match exec.state {
-            State::Starting { asker, starting } => {
-                let _ = self.epoll.remove(&starting);
-                self.reply(asker, Reply::Failed(refused(Stage::Fork, "the process ended without a report")));
-            }
-            State::Running { started_at } => {
-                let exit = Exit {
-                    pid: exec.pid,
-                    code: ended.code(),
-                    signal: ended.signal(),
-                    started_at,
-                    finished_at: process::now(),
-                };
-                self.tell_all(&Event::ExecExited { exec: exec.name, exit });
+        if let Some(Exec { state: State::Starting { starting, .. }, .. }) = self.execs.get(id) {
+            // It ended before its report was read.
+            let silent = || Err(refused(Stage::Fork, "the process ended without a report"));
+            match starting.outcome().unwrap_or_else(silent) {
+                Ok(()) => self.exec_runs(id),
+                Err(failure) => return self.exec_failed(id, failure),
             }
         }
+        let Some(Exec { name, pid, state: State::Running { started_at }, .. }) = self.execs.take(id) else { return };
+        let exit = Exit { pid, code: ended.code(), signal: ended.signal(), started_at, finished_at: process::now() };
+        self.tell_all(&Event::ExecExited { exec: name, exit });
     }
 }
