@@ -9,6 +9,7 @@ mod bench;
 mod cases;
 
 use std::env;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use bench::Bench;
@@ -17,6 +18,11 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
         Some("unpack") => berth_image::unpack::child(),
+        Some("life") => {
+            let bench = Bench::at(Path::new(&arguments[1]), arguments[2].clone());
+            executor().block_on(cases::live(bench));
+            ExitCode::SUCCESS
+        }
         Some("inside") => inside(&arguments[1..]),
         // What cargo-nextest asks.
         Some("--list") => ExitCode::SUCCESS,
@@ -30,8 +36,12 @@ fn main() -> ExitCode {
     }
 }
 
+fn executor() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio")
+}
+
 fn inside(filters: &[String]) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("tokio");
+    let runtime = executor();
     let mut failed = 0;
     for (name, case) in cases::ALL {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use berth_cri_core::compile;
@@ -58,7 +58,9 @@ async fn run(
     let timeout = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
     let (stdout, stderr) = begin(runtime, container, shim, id, request.cmd).await?;
     // Both are read while the command runs, or it would wait for us.
-    let mut output = tokio::spawn(async move { tokio::join!(collect(stdout), collect(stderr)) });
+    let (out, err) = (Stream::default(), Stream::default());
+    let (to_out, to_err) = (Arc::clone(&out), Arc::clone(&err));
+    let mut output = tokio::spawn(async move { tokio::join!(collect(stdout, &to_out), collect(stderr, &to_err)) });
     let exit = match timeout {
         None => (&mut ended).await.map_err(|_| gone())?,
         Some(limit) => match tokio::time::timeout(limit, &mut ended).await {
@@ -74,15 +76,12 @@ async fn run(
             }
         },
     };
-    let drained = tokio::time::timeout(DRAIN, &mut output).await;
-    let (stdout, stderr) = match drained {
-        Ok(read) => read.map_err(|error| Status::internal(format!("reading output: {error}")))?,
-        Err(_) => {
-            output.abort();
-            tracing::debug!(container = container.id, "output of a command is still held open after its end");
-            (Vec::new(), Vec::new())
-        }
-    };
+    if tokio::time::timeout(DRAIN, &mut output).await.is_err() {
+        output.abort();
+        tracing::debug!(container = container.id, "output of a command is still held open after its end");
+    }
+    let taken = |stream: &Stream| std::mem::take(&mut *stream.lock().unwrap_or_else(PoisonError::into_inner));
+    let (stdout, stderr) = (taken(&out), taken(&err));
     Ok(ExecSyncResponse { stdout, stderr, exit_code: exit.code })
 }
 
@@ -138,18 +137,21 @@ async fn end(shim: &Arc<Shim>, id: &str, ended: oneshot::Receiver<Exit>) {
     let _ = tokio::time::timeout(DEATH, ended).await;
 }
 
-/// Reads to the end of a stream; its first 16 MiB.
-async fn collect(stream: OwnedFd) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let Ok(()) = berth_sys::fd::set_nonblocking(stream.as_fd(), true) else { return bytes };
-    let Ok(stream) = watched(stream, Interest::READABLE) else { return bytes };
+/// What was read of a stream so far.
+type Stream = Arc<Mutex<Vec<u8>>>;
+
+/// Reads a stream to its end, and keeps its first 16 MiB.
+async fn collect(stream: OwnedFd, kept: &Stream) {
+    let Ok(()) = berth_sys::fd::set_nonblocking(stream.as_fd(), true) else { return };
+    let Ok(stream) = watched(stream, Interest::READABLE) else { return };
     let mut buffer = vec![0; 64 << 10];
     loop {
         match stream.async_io(Interest::READABLE, |fd| berth_sys::fd::read(fd.as_fd(), &mut buffer)).await {
-            Ok(0) | Err(_) => return bytes,
+            Ok(0) | Err(_) => return,
             Ok(read) => {
-                let room = OUTPUT_LIMIT - bytes.len();
-                bytes.extend_from_slice(&buffer[..read.min(room)]);
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = OUTPUT_LIMIT - kept.len();
+                kept.extend_from_slice(&buffer[..read.min(room)]);
             }
         }
     }

@@ -19,13 +19,23 @@ pub(crate) const IMAGE: &str = "berth.test/hello:1";
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) config: Config,
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    /// Removes the folder at the end, where it is ours to remove.
+    guard: Option<tempfile::TempDir>,
 }
 
 impl Bench {
     pub(crate) fn new(name: &str) -> Self {
-        let folder = tempfile::Builder::new().prefix("berth-cri-").tempdir().expect("a temporary folder");
-        let path = |part: &str| folder.path().join(part);
+        let guard = tempfile::Builder::new().prefix("berth-cri-").tempdir().expect("a temporary folder");
+        let parent = format!("/berth-test-cri-{}-{name}", std::process::id());
+        let mut bench = Self::at(guard.path(), parent);
+        bench.guard = Some(guard);
+        bench
+    }
+
+    /// The same one in another process.
+    pub(crate) fn at(folder: &Path, cgroup_parent: String) -> Self {
+        let path = |part: &str| folder.join(part);
         let config = Config {
             root: path("root"),
             state: path("state"),
@@ -33,7 +43,7 @@ impl Bench {
             cni_bin_dirs: vec![path("bin")],
             cni_cache_dir: path("cni"),
             registry_config_dir: path("certs.d"),
-            cgroup_parent: format!("/berth-test-cri-{}-{name}", std::process::id()),
+            cgroup_parent,
             images: berth_image::Options {
                 unpack: berth_image::unpack::Program {
                     path: std::env::current_exe().expect("our own path"),
@@ -43,7 +53,7 @@ impl Bench {
             },
         };
         fs::create_dir_all(&config.cni_conf_dir).expect("a folder");
-        let bench = Self { config, folder };
+        let bench = Self { config, folder: folder.to_path_buf(), guard: None };
         bench.write_network(&serde_json::json!({
             "type": "bridge", "bridge": "berth-test0", "isGateway": true,
             "ipam": {
@@ -63,7 +73,11 @@ impl Bench {
     }
 
     pub(crate) fn path(&self, part: &str) -> PathBuf {
-        self.folder.path().join(part)
+        self.folder.join(part)
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     pub(crate) async fn open(&self) -> Client {

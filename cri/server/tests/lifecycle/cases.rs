@@ -29,6 +29,7 @@ cases![
     failures_unwind,
     calls_are_idempotent,
     a_second_runtime_is_refused,
+    every_crash_ends_clean,
 ];
 
 async fn a_pod_lives_and_leaves_nothing(bench: Bench) {
@@ -89,6 +90,11 @@ async fn commands_run_and_are_ended(bench: Bench) {
     client.start(&container).await.expect("started");
     let out = client.exec(&container, &["/bin/sh", "-c", "echo out; echo err >&2; exit 3"], 10).await.expect("ran");
     assert_eq!((out.stdout.as_slice(), out.stderr.as_slice(), out.exit_code), (&b"out\n"[..], &b"err\n"[..], 3));
+    // A process that stays holds the stream open; what was printed is not lost.
+    let daemon = client.exec(&container, &["/bin/sh", "-c", "echo said; sleep 500 & exit 0"], 10).await.expect("ran");
+    assert_eq!((daemon.stdout.as_slice(), daemon.exit_code), (&b"said\n"[..], 0));
+    let much = client.exec(&container, &["/bin/sh", "-c", "head -c 20m /dev/zero"], 30).await.expect("ran");
+    assert_eq!(much.stdout.len(), 16 << 20);
     let missing = client.exec(&container, &["/no/such"], 10).await.expect_err("no such program");
     assert!(missing.message().contains("/no/such"), "{missing}");
     let late = client.exec(&container, &["/bin/sh", "-c", "sleep 777"], 1).await.expect_err("too slow");
@@ -273,4 +279,63 @@ async fn a_second_runtime_is_refused(bench: Bench) {
     }
     drop(client);
     let _ = bench.open().await;
+}
+
+/// A pod's whole life, told to stop dead at each of its crash points in turn; the next life leaves nothing of it.
+async fn every_crash_ends_clean(bench: Bench) {
+    // Once to the end, which also brings the image in: its crash points are the image store's own matter.
+    let trace = bench.path("trace");
+    assert!(life(&bench, &[("BERTH_CRASH_TRACE", &trace.to_string_lossy())]), "a life without a crash");
+    bench.assert_clean();
+    let trace = std::fs::read_to_string(&trace).expect("a trace");
+    let begin = trace.lines().position(|line| line.ends_with("sandbox-folder-create")).expect("the pod's beginning");
+    let effects = trace.lines().count();
+    assert!(effects - begin > 15, "{trace}");
+    // An effect more or less than before is possible: steps run beside each other.
+    for point in 2 * begin + 1..=2 * effects {
+        life(&bench, &[("BERTH_CRASH_AT", &point.to_string())]);
+        let client = bench.open().await;
+        let list = cri::ListPodSandboxRequest::default();
+        let left = berth_cri_proto::v1::runtime_service_server::RuntimeService::list_pod_sandbox(
+            &*client.service,
+            tonic::Request::new(list),
+        );
+        for sandbox in left.await.expect("a list").into_inner().items {
+            client.remove_pod(&sandbox.id).await.unwrap_or_else(|error| panic!("point {point}: {error}"));
+        }
+        let list = cri::ListContainersRequest::default();
+        let left = berth_cri_proto::v1::runtime_service_server::RuntimeService::list_containers(
+            &*client.service,
+            tonic::Request::new(list),
+        );
+        let left = left.await.expect("a list").into_inner().containers;
+        assert!(left.is_empty(), "point {point}: {left:?}");
+        client.service.close().await;
+        drop(client);
+        bench.assert_clean();
+    }
+    println!("visited {} crash points", 2 * (effects - begin));
+}
+
+/// Runs [`live`] in a process of its own: whether it came to its end.
+fn life(bench: &Bench, environment: &[(&str, &str)]) -> bool {
+    let exe = std::env::current_exe().expect("our own path");
+    let mut command = std::process::Command::new(exe);
+    command.arg("life").arg(bench.folder()).arg(&bench.config.cgroup_parent).envs(environment.iter().copied());
+    command.stderr(std::process::Stdio::null()).status().expect("ourselves").success()
+}
+
+/// What a crash interrupts.
+pub(crate) async fn live(bench: Bench) {
+    let client = bench.open().await;
+    let sandbox = client.run(pod("mortal")).await.expect("a sandbox");
+    let container = client.create(&sandbox, script("c", "sleep 1000")).await.expect("created");
+    client.start(&container).await.expect("started");
+    client.stop(&container, 0).await.expect("stopped");
+    client.remove(&container).await.expect("removed");
+    let container = client.create(&sandbox, hello("left")).await.expect("created");
+    client.start(&container).await.expect("started");
+    client.stop_pod(&sandbox).await.expect("stopped");
+    client.remove_pod(&sandbox).await.expect("removed");
+    client.service.close().await;
 }
