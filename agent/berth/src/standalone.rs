@@ -58,11 +58,10 @@ pub(crate) async fn run(options: Standalone) -> Result<()> {
     pods.stop_all().await;
     pods.close().await;
     remove_hello(&service).await;
-    service.close().await;
-    drop(service);
     if let Some(network) = &network {
         network.withdraw()?;
     }
+    service.dismantle().await;
     remove_empty(&[&options.root_dir.join("pods"), &options.root_dir, &options.pod_logs_dir]);
     println!("berth: everything is gone");
     outcome

@@ -98,6 +98,8 @@ pub(crate) fn write_exit(runtime: &Runtime, container: &Container) {
 
 /// A sandbox whose shim is gone: nothing watches its containers any more, so they are ended.
 pub(crate) async fn lost(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>, why: &str) {
+    // First, so that nothing is started in it any more.
+    mark_stopped(runtime, sandbox, why);
     let containers = runtime.containers_of(&sandbox.id);
     let (work, killed, id) = (Arc::clone(runtime), containers.clone(), sandbox.id.clone());
     let _ = blocking(move || {
@@ -121,7 +123,6 @@ pub(crate) async fn lost(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>, why: &s
             settle(runtime, container);
         }
     }
-    mark_stopped(runtime, sandbox, why);
 }
 
 /// The shim's record of a container's end, where it lived to write one.

@@ -7,6 +7,7 @@
 mod cgroups;
 mod config;
 mod container;
+mod dismantle;
 mod door;
 mod error;
 mod events;

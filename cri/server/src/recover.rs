@@ -172,9 +172,9 @@ async fn finish(runtime: &Arc<Runtime>, adopted: &Adopted) {
         match adopted.get(&sandbox.id) {
             Some(held) => settle_adopted(runtime, &sandbox, held).await,
             None => {
+                let stopped = matches!(sandbox.state(), SandboxState::NotReady { .. });
                 exits::lost(runtime, &sandbox, "its shim is gone").await;
                 let has_network = sandbox.plan.network == NamespaceScope::Pod;
-                let stopped = matches!(sandbox.state(), SandboxState::NotReady { .. });
                 // What StopPodSandbox had begun is finished; for a lost one the kubelet calls it.
                 if stopped && let Err(error) = teardown::release(runtime, &sandbox.id, has_network) {
                     tracing::warn!(sandbox = sandbox.id, error, "a stopped sandbox still holds something");
