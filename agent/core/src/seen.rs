@@ -183,8 +183,8 @@ pub struct Failure {
     pub permanent: bool,
 }
 
-/// Seconds for which a failed pull shows its error before it shows that it waits.
-pub(crate) const PULL_ERROR_SHOWN: i64 = 2;
+/// Seconds for which a failed pull or start shows its error before it shows that it waits.
+pub(crate) const ERROR_SHOWN: i64 = 2;
 
 impl Failure {
     /// When to try again.

@@ -3,11 +3,14 @@
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::{Desired, Plan, Step, Target};
-use crate::seen::{PULL_ERROR_SHOWN, SeenContainer, State};
+use crate::seen::{ERROR_SHOWN, SeenContainer, State};
 use crate::{Moment, Presence, Seen, backoff};
 
 /// Dead instances kept for each container name: the newest, and the one before it for `kubectl logs --previous`.
 const INSTANCES_KEPT: usize = 2;
+
+/// Seconds that pass at most from one sandbox to the next.
+const SANDBOX_BACKOFF: i64 = 60;
 
 pub(super) fn plan(desired: &Desired, seen: &Seen, now: Moment, plan: &mut Plan) {
     let Some(spec) = desired.spec() else { return };
@@ -127,7 +130,13 @@ fn fresh_sandbox(spec: &PodSpec, attempt: u32, why: &'static str, seen: &Seen, n
         plan.attempt(seen, now, Step::PrepareHost, why);
         return;
     }
-    plan.attempt(seen, now, Step::CreateSandbox { attempt }, why);
+    // The first replacement comes at once; sandboxes that keep dying come ever slower.
+    let last = seen.sandboxes.first().filter(|_| attempt > 1).map(|sandbox| sandbox.created);
+    let due = last.map(|created| created.plus_seconds(backoff::doubled(1, SANDBOX_BACKOFF, attempt - 1)));
+    match due.filter(|due| *due > now) {
+        Some(until) => plan.push(Step::Wait { until }, "sandboxes die one after another"),
+        None => drop(plan.attempt(seen, now, Step::CreateSandbox { attempt }, why)),
+    }
     prepare_volumes(seen, now, plan);
     // The first image can come while the sandbox is being made.
     let first = spec.init_containers.iter().flatten().next().or(spec.containers.first());
@@ -224,6 +233,11 @@ fn advance(
             }
             let due = finished.plus_seconds(backoff::delay(latest.backoff, latest.created, *finished));
             if due > now && !(rerun && *code == 0) {
+                // A failed start is shown first, and then that it waits.
+                let shown = seen.memory.failures.get(&target).map(|failure| failure.at.plus_seconds(ERROR_SHOWN));
+                if let Some(until) = shown.filter(|until| *until > now) {
+                    plan.push(Step::Wait { until }, "the failed start is shown first");
+                }
                 plan.push(Step::Wait { until: due }, format!("back-off restarting container {}", container.name));
                 return Progress::Settled;
             }
@@ -281,7 +295,7 @@ fn image(container: &Container, seen: &Seen, now: Moment, plan: &mut Plan) -> Op
     let target = Target::Image(container.name.clone());
     if let Some(failure) = seen.memory.waiting(&target, now).filter(|failure| !failure.permanent) {
         // The error becomes a back-off without anything happening: the status must be looked at then.
-        let shown = failure.at.plus_seconds(PULL_ERROR_SHOWN);
+        let shown = failure.at.plus_seconds(ERROR_SHOWN);
         if shown > now {
             plan.push(Step::Wait { until: shown }, "the pull's error is shown first");
         }

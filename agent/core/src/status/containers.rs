@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use crate::plan::{Desired, Target, restarts};
-use crate::seen::{Failure, PULL_ERROR_SHOWN, SeenContainer, State};
+use crate::seen::{Failure, ERROR_SHOWN, SeenContainer, State};
 use crate::{Moment, Seen, backoff, names};
 
 /// Bytes of termination messages in one pod's status.
@@ -268,7 +268,9 @@ fn why_not(
     if let Some(failure) = failure(Target::Image(container.name.clone())) {
         return Some(pull_failure(container, failure, now));
     }
-    if let Some(failure) = failure(Target::Container(container.name.clone())) {
+    let start = failure(Target::Container(container.name.clone()));
+    let fresh = |failure: &&Failure| failure.at.plus_seconds(ERROR_SHOWN) > now;
+    if let Some(failure) = start.filter(fresh) {
         return Some((failure.reason, failure.message.clone()));
     }
     if let Some(SeenContainer { state: State::Exited { finished, .. }, backoff: carried, created, .. }) = latest {
@@ -282,6 +284,11 @@ fn why_not(
             );
             return Some(("CrashLoopBackOff", text));
         }
+    }
+    if let Some(failure) = start {
+        return Some((failure.reason, failure.message.clone()));
+    }
+    if matches!(latest, Some(SeenContainer { state: State::Exited { .. }, .. })) {
         return None;
     }
     // Volumes and sandboxes that fail for a while leave the pod in ContainerCreating; the reason is there to read.
@@ -292,7 +299,7 @@ fn why_not(
 
 fn pull_failure(container: &Container, failure: &Failure, now: Moment) -> (&'static str, String) {
     // Names that no retry helps stay as they are.
-    if failure.reason != "ErrImagePull" || failure.at.plus_seconds(PULL_ERROR_SHOWN) > now {
+    if failure.reason != "ErrImagePull" || failure.at.plus_seconds(ERROR_SHOWN) > now {
         return (failure.reason, failure.message.clone());
     }
     let image = container.image.as_deref().unwrap_or_default();

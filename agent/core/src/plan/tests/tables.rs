@@ -268,3 +268,35 @@ fn a_refused_pod_is_left_alone_until_it_is_deleted() {
     let rest = of(&delete(&pod, 30), &Seen::default());
     assert_eq!(rest, ["clear-volumes", "clear-cgroup"]);
 }
+
+#[test]
+fn sandboxes_that_keep_dying_come_ever_slower() {
+    // attempt of the dead one, seconds since it was made, seconds still to wait
+    for (attempt, age, left) in [(0, 0, 0), (1, 0, 1), (1, 1, 0), (2, 0, 2), (4, 3, 5), (9, 0, 60), (9, 60, 0)] {
+        let mut dead = sandbox(attempt, false);
+        dead.created = NOW.plus_seconds(-age);
+        let mut known = seen(vec![dead], vec![]);
+        known.memory.stopped.insert(format!("s{attempt}"));
+        pulled(&mut known, "a");
+        let made = plan(&one("Always"), &known, NOW);
+        let expected = if left == 0 { vec![format!("sandbox {}", attempt + 1)] } else { Vec::new() };
+        assert_eq!(steps(&made), expected, "attempt {attempt}, {age} s old");
+        assert_eq!(made.wake(), (left > 0).then(|| NOW.plus_seconds(left)));
+    }
+}
+
+#[test]
+fn a_failed_start_is_shown_before_its_back_off() {
+    let mut ended = container("a", "s0", 1, exited(128));
+    ended.backoff = 10;
+    let mut known = seen(vec![sandbox(0, true)], vec![ended]);
+    known.memory.failed(Target::Container("a".into()), "RunContainerError", "no".into(), false, NOW);
+    assert_eq!(plan(&one("Always"), &known, NOW).wake(), Some(NOW.plus_seconds(2)));
+    let reason = |now| {
+        let status = crate::status(&one("Always"), &known, now);
+        let waiting = status.container_statuses.expect("containers").remove(0).state.and_then(|state| state.waiting);
+        waiting.and_then(|waiting| waiting.reason).unwrap_or_default()
+    };
+    assert_eq!(reason(NOW), "RunContainerError");
+    assert_eq!(reason(NOW.plus_seconds(3)), "CrashLoopBackOff");
+}
