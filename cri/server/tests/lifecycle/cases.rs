@@ -30,6 +30,7 @@ cases![
     calls_are_idempotent,
     a_second_runtime_is_refused,
     every_crash_ends_clean,
+    measure,
 ];
 
 async fn a_pod_lives_and_leaves_nothing(bench: Bench) {
@@ -338,4 +339,34 @@ pub(crate) async fn live(bench: Bench) {
     client.stop_pod(&sandbox).await.expect("stopped");
     client.remove_pod(&sandbox).await.expect("removed");
     client.service.close().await;
+}
+
+pub(crate) async fn measure(bench: Bench) {
+    let client = bench.open().await;
+    let mut rows: std::collections::BTreeMap<&str, Vec<u128>> = std::collections::BTreeMap::new();
+    for n in 0..30 {
+        let mut lap = std::time::Instant::now();
+        let mut note = |name: &'static str| {
+            rows.entry(name).or_default().push(lap.elapsed().as_micros());
+            lap = std::time::Instant::now();
+        };
+        let sandbox = client.run(pod(&format!("m{n}"))).await.expect("a sandbox");
+        note("1 run");
+        let container = client.create(&sandbox, script("c", "sleep 1000")).await.expect("created");
+        note("2 create");
+        client.start(&container).await.expect("started");
+        note("3 start");
+        client.exec(&container, &["/bin/true"], 10).await.expect("ran");
+        note("4 exec");
+        client.stop(&container, 0).await.expect("stopped");
+        note("5 stop");
+        client.stop_pod(&sandbox).await.expect("stopped");
+        note("6 stop pod");
+        client.remove_pod(&sandbox).await.expect("removed");
+        note("7 remove pod");
+    }
+    for (name, mut laps) in rows {
+        laps.sort_unstable();
+        println!("{name}: median {} us, max {} us", laps[laps.len() / 2], laps[laps.len() - 1]);
+    }
 }
