@@ -46,11 +46,8 @@ pub struct Parts<'a> {
 pub fn config(pod: &Pod, container: &Container, parts: &Parts<'_>) -> Result<cri::ContainerConfig, String> {
     let security = security::of_container(pod, container, parts.image_user, parts.seccomp_default)?;
     let mounts = mounts(container, parts)?;
-    let known: BTreeMap<&str, &str> = parts
-        .env
-        .iter()
-        .filter_map(|(name, value)| Some((name.as_str(), std::str::from_utf8(value).ok()?)))
-        .collect();
+    let known: BTreeMap<&str, &str> =
+        parts.env.iter().filter_map(|(name, value)| Some((name.as_str(), std::str::from_utf8(value).ok()?))).collect();
     let expanded = |list: &Option<Vec<String>>| -> Vec<String> {
         list.iter().flatten().map(|text| expand(text, |name| known.get(name).copied())).collect()
     };
@@ -153,7 +150,11 @@ mod tests {
 
     use super::*;
 
-    fn run(container: serde_json::Value, volumes: &BTreeMap<String, (PathBuf, bool)>) -> Result<cri::ContainerConfig, String> {
+    #[expect(clippy::needless_pass_by_value, reason = "json! values read better by value")]
+    fn run(
+        container: serde_json::Value,
+        volumes: &BTreeMap<String, (PathBuf, bool)>,
+    ) -> Result<cri::ContainerConfig, String> {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "web", "namespace": "shop", "uid": "u1"},
             "spec": {"terminationGracePeriodSeconds": 7, "containers": [container]}}))

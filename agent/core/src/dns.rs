@@ -110,8 +110,10 @@ pub fn parse(text: &str) -> DnsConfig {
 mod tests {
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "json! values read better by value")]
     fn pod(spec: serde_json::Value) -> Pod {
-        serde_json::from_value(serde_json::json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec})).expect("pod")
+        serde_json::from_value(serde_json::json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec}))
+            .expect("pod")
     }
 
     fn strings(list: &[&str]) -> Vec<String> {

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, PodSpec, ResourceFieldSelector, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, EnvVarSource, Pod, PodSpec, ResourceFieldSelector, Secret, Service,
+};
 
 use crate::expansion::expand;
 use crate::resources::amount;
@@ -138,7 +140,9 @@ pub fn variables(pod: &Pod, container: &Container, found: &Found, facts: &Facts)
                     None => continue,
                 }
             }
-            (text, _) => expand(text, |name| out.text(name).or_else(|| services.get(name).map(String::as_str))).into_bytes(),
+            (text, _) => {
+                expand(text, |name| out.text(name).or_else(|| services.get(name).map(String::as_str))).into_bytes()
+            }
         };
         out.set(variable.name.clone(), value);
     }
@@ -343,7 +347,8 @@ fn service_variables(pod: &Pod, services: &[Arc<Service>]) -> BTreeMap<String, S
         let shadowed = name == "kubernetes"
             && !master
             && services.iter().any(|other| {
-                other.metadata.namespace.as_deref() == Some("default") && other.metadata.name.as_deref() == Some("kubernetes")
+                other.metadata.namespace.as_deref() == Some("default")
+                    && other.metadata.name.as_deref() == Some("kubernetes")
             });
         if shadowed {
             continue;

@@ -95,6 +95,7 @@ fn push_aliases(out: &mut String, aliases: &[HostAlias]) {
 mod tests {
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "json! values read better by value")]
     fn pod(spec: serde_json::Value) -> Pod {
         serde_json::from_value(serde_json::json!({"metadata": {"name": "web-0", "namespace": "shop"}, "spec": spec}))
             .expect("a pod")
@@ -108,11 +109,7 @@ mod tests {
             (serde_json::json!({"containers": [], "hostname": "db"}), "db", ""),
             (serde_json::json!({"containers": [], "subdomain": "sub"}), "web-0", "sub.shop.svc.cluster.local"),
             (serde_json::json!({"containers": [], "subdomain": "sub", "hostnameOverride": "a.b"}), "a.b", ""),
-            (
-                serde_json::json!({"containers": [], "hostname": format!("{}-x", "a".repeat(62))}),
-                long.as_str(),
-                "",
-            ),
+            (serde_json::json!({"containers": [], "hostname": format!("{}-x", "a".repeat(62))}), long.as_str(), ""),
         ];
         for (spec, host, domain) in rows {
             assert_eq!(hostname(&pod(spec.clone()), "cluster.local"), (host.to_owned(), domain.to_owned()), "{spec}");

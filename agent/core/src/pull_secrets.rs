@@ -52,7 +52,9 @@ pub fn credentials<'a>(secrets: impl IntoIterator<Item = &'a Secret>, image: &st
 fn entries(secret: &Secret) -> Vec<(String, Entry)> {
     let data = |key: &str| secret.data.as_ref().and_then(|data| data.get(key)).map(|bytes| bytes.0.as_slice());
     if let Some(bytes) = data(".dockerconfigjson") {
-        return serde_json::from_slice::<DockerConfigJson>(bytes).map(|c| c.auths.into_iter().collect()).unwrap_or_default();
+        return serde_json::from_slice::<DockerConfigJson>(bytes)
+            .map(|c| c.auths.into_iter().collect())
+            .unwrap_or_default();
     }
     let legacy = data(".dockercfg").and_then(|bytes| serde_json::from_slice(bytes).ok());
     legacy.map(|map: std::collections::BTreeMap<String, Entry>| map.into_iter().collect()).unwrap_or_default()

@@ -149,10 +149,7 @@ fn hugepages(spec: &PodSpec) -> Vec<(String, u64)> {
         .collect();
     sizes.sort_unstable();
     sizes.dedup();
-    sizes
-        .into_iter()
-        .filter_map(|name| Some((page_size(name)?, u64::try_from(pod_limit(spec, name)).ok()?)))
-        .collect()
+    sizes.into_iter().filter_map(|name| Some((page_size(name)?, u64::try_from(pod_limit(spec, name)).ok()?))).collect()
 }
 
 fn hugepages_of(resources: Option<&ResourceRequirements>) -> Vec<(String, u64)> {
@@ -189,7 +186,8 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> 
             let share = i128::from(request(container.resources.as_ref(), "memory")) * 1000;
             let adjust = 1000 - share / i128::from(memory_capacity.max(1));
             // Between the guaranteed ones' own memory and the best-effort pods.
-            i64::try_from(adjust.clamp(i128::from(1000 + GUARANTEED), i128::from(BEST_EFFORT - 1))).unwrap_or(BEST_EFFORT - 1)
+            i64::try_from(adjust.clamp(i128::from(1000 + GUARANTEED), i128::from(BEST_EFFORT - 1)))
+                .unwrap_or(BEST_EFFORT - 1)
         }
     }
 }
@@ -223,6 +221,7 @@ pub fn qos_path(root: &str, class: Class) -> String {
 mod tests {
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "json! values read better by value")]
     fn pod(spec: serde_json::Value) -> Pod {
         serde_json::from_value(serde_json::json!({"metadata": {"name": "p"}, "spec": spec})).expect("a pod")
     }
@@ -236,7 +235,9 @@ mod tests {
         for (milli, expected) in [(0, 2), (1, 2), (2, 2), (10, 10), (100, 102), (1000, 1024), (256_001, 262_144)] {
             assert_eq!(shares(milli), expected, "{milli}m");
         }
-        for (milli, period, expected) in [(0, 100_000, 0), (5, 100_000, 1000), (200, 100_000, 20_000), (1500, 50_000, 75_000)] {
+        for (milli, period, expected) in
+            [(0, 100_000, 0), (5, 100_000, 1000), (200, 100_000, 20_000), (1500, 50_000, 75_000)]
+        {
             assert_eq!(quota(milli, period), expected, "{milli}m");
         }
     }

@@ -157,7 +157,11 @@ pub fn of_container(
         namespace_options: Some(namespaces(spec)),
         run_as_user: user.or(image_user.uid).map(int),
         run_as_group: group.map(int),
-        run_as_username: if user.is_none() && image_user.uid.is_none() { image_user.name.clone() } else { String::new() },
+        run_as_username: if user.is_none() && image_user.uid.is_none() {
+            image_user.name.clone()
+        } else {
+            String::new()
+        },
         readonly_rootfs: own.and_then(|c| c.read_only_root_filesystem) == Some(true),
         supplemental_groups: groups(shared),
         no_new_privs: own.and_then(|c| c.allow_privilege_escalation) == Some(false),
@@ -186,6 +190,7 @@ fn check_non_root(pod: &Pod, container: &Container, user: Option<i64>, image: &I
 mod tests {
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "json! values read better by value")]
     fn pod(spec: serde_json::Value) -> Pod {
         let metadata = serde_json::json!({"name": "p", "namespace": "n", "uid": "u"});
         serde_json::from_value(serde_json::json!({"metadata": metadata, "spec": spec})).expect("a pod")
@@ -216,9 +221,7 @@ mod tests {
 
     #[test]
     fn who_may_not_be_root() {
-        let spec = |context: serde_json::Value| {
-            serde_json::json!({"securityContext": {"runAsNonRoot": true}, "containers": [{"name": "c", "securityContext": context}]})
-        };
+        let spec = |context: serde_json::Value| serde_json::json!({"securityContext": {"runAsNonRoot": true}, "containers": [{"name": "c", "securityContext": context}]});
         let root = ImageUser { uid: Some(0), name: String::new() };
         let named = ImageUser { uid: None, name: "web".into() };
         let nobody = ImageUser { uid: Some(65534), name: String::new() };
@@ -242,7 +245,8 @@ mod tests {
     #[test]
     fn sysctls_are_safe_or_allowed() {
         let spec = |name: &str| {
-            let spec = serde_json::json!({"containers": [], "securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
+            let spec =
+                serde_json::json!({"containers": [], "securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
             serde_json::from_value::<PodSpec>(spec).expect("spec")
         };
         let allowed = ["kernel.msg*".to_owned(), "net.core.somaxconn".to_owned()];

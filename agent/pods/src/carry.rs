@@ -61,8 +61,8 @@ pub(crate) struct Trouble {
 }
 
 impl Trouble {
-    fn new(reason: &'static str, message: impl ToString) -> Self {
-        Self { reason, message: message.to_string(), permanent: false }
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), permanent: false }
     }
 }
 
@@ -146,9 +146,8 @@ pub(crate) async fn carry_out(job: Job) -> Result<Fact, Trouble> {
         Step::ClearVolumes => {
             let cleared = blocking(move || {
                 let uid = names::uid(&job.pod);
-                berth_volumes::teardown(uid, &job.shared.config.root_dir).map_err(|errors| {
-                    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-                })
+                berth_volumes::teardown(uid, &job.shared.config.root_dir)
+                    .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
             });
             cleared.await.map(|()| Fact::Done).map_err(|error| Trouble::new("FailedUnMount", error))
         }
@@ -323,7 +322,8 @@ async fn objects(job: &Job, container: &Container) -> Result<Found, ObjectError>
 }
 
 async fn start_container(job: Job, name: &str, id: String) -> Result<Fact, Trouble> {
-    let started = call(PATIENCE, job.shared.cri.start_container(cri::StartContainerRequest { container_id: id.clone() })).await;
+    let started =
+        call(PATIENCE, job.shared.cri.start_container(cri::StartContainerRequest { container_id: id.clone() })).await;
     if let Err(status) = started {
         let message = words(&status);
         job.shared.event(&job.pod, Some(name), Warning, "Failed", format!("Error: {message}"));

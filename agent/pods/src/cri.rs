@@ -26,7 +26,7 @@ pub enum Cri {
     /// This process' own service, called without a socket.
     Local(Arc<dyn Calls>),
     /// Any CRI v1 runtime behind a unix socket.
-    Remote(Remote),
+    Remote(Box<Remote>),
 }
 
 impl fmt::Debug for Cri {
@@ -51,16 +51,15 @@ impl Cri {
     pub fn remote(socket: &Path) -> Result<Self, tonic::transport::Error> {
         let path = socket.to_path_buf();
         // The URI is never resolved: the connector below ignores it.
-        let channel = Endpoint::try_from("http://localhost")?.connect_with_connector_lazy(tower::service_fn(
-            move |_: Uri| {
+        let channel =
+            Endpoint::try_from("http://localhost")?.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
                 let path = path.clone();
                 async move { UnixStream::connect(path).await.map(TokioIo::new) }
-            },
-        ));
-        Ok(Self::Remote(Remote {
+            }));
+        Ok(Self::Remote(Box::new(Remote {
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(MESSAGE_LIMIT),
             image: ImageServiceClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT),
-        }))
+        })))
     }
 
     /// Whether each call crosses a socket.
@@ -75,7 +74,7 @@ impl std::ops::Deref for Cri {
     fn deref(&self) -> &Self::Target {
         match self {
             Self::Local(calls) => calls.as_ref(),
-            Self::Remote(remote) => remote,
+            Self::Remote(remote) => remote.as_ref(),
         }
     }
 }

@@ -37,7 +37,12 @@ pub(crate) fn prepare(shared: &Shared, pod: &Pod) -> Result<(), FileError> {
 }
 
 /// Makes what one container instance mounts and writes to: its termination message, its log folder.
-pub(crate) fn prepare_container(shared: &Shared, pod: &Pod, container: &str, attempt: u32) -> Result<PathBuf, FileError> {
+pub(crate) fn prepare_container(
+    shared: &Shared,
+    pod: &Pod,
+    container: &str,
+    attempt: u32,
+) -> Result<PathBuf, FileError> {
     let file = names::termination_file(&shared.config.root_dir, names::uid(pod), container, attempt);
     berth_effect::run("container-files-create", || {
         make(&shared.log_folder(pod).join(container), 0o755)?;
@@ -68,10 +73,12 @@ pub(crate) fn link_log(shared: &Shared, pod: &Pod, container: &str, id: &str, at
     let Some(folder) = &shared.config.container_logs_dir else { return };
     let target = shared.log_folder(pod).join(names::log_file(container, attempt));
     let link = folder.join(format!("{}_{}_{container}-{id}.log", names::name(pod), names::namespace(pod)));
-    let made = berth_effect::run("log-link-create", || make(folder, 0o755).and_then(|()| match symlink(&target, &link) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other.map_err(at("link", &link)),
-    }));
+    let made = berth_effect::run("log-link-create", || {
+        make(folder, 0o755).and_then(|()| match symlink(&target, &link) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            other => other.map_err(at("link", &link)),
+        })
+    });
     if let Err(error) = made {
         tracing::warn!(%error, "no flat link to a container's log");
     }
@@ -81,9 +88,11 @@ pub(crate) fn link_log(shared: &Shared, pod: &Pod, container: &str, id: &str, at
 pub(crate) fn clear_container(shared: &Shared, pod: &Pod, container: &str, id: &str, attempt: u32) {
     let log = shared.log_folder(pod).join(names::log_file(container, attempt));
     let message = names::termination_file(&shared.config.root_dir, names::uid(pod), container, attempt);
-    let link = shared.config.container_logs_dir.as_ref().map(|folder| {
-        folder.join(format!("{}_{}_{container}-{id}.log", names::name(pod), names::namespace(pod)))
-    });
+    let link = shared
+        .config
+        .container_logs_dir
+        .as_ref()
+        .map(|folder| folder.join(format!("{}_{}_{container}-{id}.log", names::name(pod), names::namespace(pod))));
     berth_effect::run("container-files-remove", || {
         for path in [Some(log), Some(message), link].into_iter().flatten() {
             match fs::remove_file(&path) {

@@ -17,7 +17,11 @@ const MESSAGE_LIMIT: u64 = 4096;
 const LOG_TAIL: u64 = 2048;
 
 /// Everything of one pod: sandboxes and containers, newest first each.
-pub(crate) async fn pod(runtime: &Cri, uid: &str, logs: &Path) -> Result<(Vec<SeenSandbox>, Vec<SeenContainer>), Status> {
+pub(crate) async fn pod(
+    runtime: &Cri,
+    uid: &str,
+    logs: &Path,
+) -> Result<(Vec<SeenSandbox>, Vec<SeenContainer>), Status> {
     let selector: HashMap<String, String> = [(names::POD_UID.to_owned(), uid.to_owned())].into();
     let filter = cri::PodSandboxFilter { label_selector: selector.clone(), ..Default::default() };
     let listed = runtime.list_pod_sandbox(cri::ListPodSandboxRequest { filter: Some(filter) }).await?.items;
@@ -218,7 +222,8 @@ mod tests {
         let folder = folder("message");
         let log = folder.join("0.log");
         std::fs::write(&log, "t stdout F one\nt stderr P tw\nt stderr F o\n").expect("a log");
-        let mut status = cri::ContainerStatus { exit_code: 1, log_path: log.to_string_lossy().into(), ..Default::default() };
+        let mut status =
+            cri::ContainerStatus { exit_code: 1, log_path: log.to_string_lossy().into(), ..Default::default() };
         assert_eq!(message(&status, &folder), "");
         status.annotations.insert(names::TERMINATION_MESSAGE_POLICY.into(), "FallbackToLogsOnError".into());
         assert_eq!(message(&status, &folder), "one\ntwo\n");

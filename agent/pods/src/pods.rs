@@ -330,7 +330,7 @@ impl Pods {
         let view = views
             .find(|view| names::namespace(&view.pod) == namespace && names::name(&view.pod) == pod)
             .ok_or_else(|| LogError::NoPod(pod.to_owned()))?;
-        let declared = view.pod.spec.iter().flat_map(|spec| berth_agent_core::qos::containers(spec));
+        let declared = view.pod.spec.iter().flat_map(berth_agent_core::qos::containers);
         if !declared.into_iter().any(|declared| declared.name == container) {
             return Err(LogError::NoContainer { pod: pod.to_owned(), container: container.to_owned() });
         }

@@ -76,7 +76,11 @@ impl Shared {
         }
     }
 
-    pub(crate) fn sandbox_config(&self, pod: &Pod, attempt: u32) -> Result<berth_cri_proto::v1::PodSandboxConfig, String> {
+    pub(crate) fn sandbox_config(
+        &self,
+        pod: &Pod,
+        attempt: u32,
+    ) -> Result<berth_cri_proto::v1::PodSandboxConfig, String> {
         let (offer, policy) = (self.offer(), self.policy());
         let cgroup_parent = self.cgroups.as_ref().map(|cgroups| cgroups.path(pod)).unwrap_or_default();
         let node = sandbox::Node { logs: &self.config.pod_logs_dir, cgroup_parent, dns: &offer, policy: &policy };
@@ -105,7 +109,14 @@ impl Shared {
     }
 
     /// Tells of something that happened to the pod, or to one container of it.
-    pub(crate) fn event(&self, pod: &Pod, container: Option<&str>, kind: EventKind, reason: &'static str, message: String) {
+    pub(crate) fn event(
+        &self,
+        pod: &Pod,
+        container: Option<&str>,
+        kind: EventKind,
+        reason: &'static str,
+        message: String,
+    ) {
         let field_path = container.map(|name| {
             let init = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_ref());
             let list = if init.into_iter().flatten().any(|c| c.name == name) { "initContainers" } else { "containers" };

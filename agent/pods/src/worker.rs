@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use berth_agent_core::security::ImageUser;
-use berth_agent_core::{Desired, Failure, Presence, Rejection, Seen, Step, Target, fields, names, plan, security, status};
+use berth_agent_core::{
+    Desired, Failure, Presence, Rejection, Seen, Step, Target, fields, names, plan, security, status,
+};
 use berth_volumes::{Change, Kind};
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::mpsc;
@@ -70,7 +72,11 @@ impl Worker {
         let published = {
             let view = view.lock().unwrap_or_else(PoisonError::into_inner);
             // After a panic the view is newer than what the API said at the start.
-            if view.status == PodStatus::default() { pod.status.clone().unwrap_or_default() } else { view.status.clone() }
+            if view.status == PodStatus::default() {
+                pod.status.clone().unwrap_or_default()
+            } else {
+                view.status.clone()
+            }
         };
         Self {
             shared,
@@ -185,7 +191,9 @@ impl Worker {
         }
         let sandbox = self.seen.sandboxes.first();
         let (container, id) = match &step {
-            Step::RemoveContainer { container, id } | Step::StartContainer { container, id } => (Some(container), Some(id)),
+            Step::RemoveContainer { container, id } | Step::StartContainer { container, id } => {
+                (Some(container), Some(id))
+            }
             Step::CreateContainer { container, .. } => (Some(container), None),
             _ => (None, None),
         };
@@ -193,7 +201,10 @@ impl Worker {
         let job = Job {
             shared: self.shared.clone(),
             pod: self.pod.clone(),
-            ips: sandbox.map(|sandbox| sandbox.ips.clone()).filter(|ips| !ips.is_empty()).unwrap_or_else(|| self.host_ips()),
+            ips: sandbox
+                .map(|sandbox| sandbox.ips.clone())
+                .filter(|ips| !ips.is_empty())
+                .unwrap_or_else(|| self.host_ips()),
             attempt: sandbox.map_or(0, |sandbox| sandbox.attempt),
             volumes: self.volumes.clone(),
             image_user: container.and_then(|name| self.image_users.get(name)).cloned().unwrap_or_default(),
@@ -284,12 +295,10 @@ impl Worker {
                 self.seen.memory.images.insert(container.clone(), state);
                 self.image_users.insert(container.clone(), user);
             }
-            (_, Fact::Container(container)) => {
-                // An event may have shown it first.
-                if self.seen.containers.iter().all(|known| known.id != container.id) {
-                    self.seen.containers.push(*container);
-                    self.sort();
-                }
+            // An event may have shown it first.
+            (_, Fact::Container(container)) if self.seen.containers.iter().all(|known| known.id != container.id) => {
+                self.seen.containers.push(*container);
+                self.sort();
             }
             (Step::StartContainer { id, .. } | Step::StopContainer { id, .. }, _) => self.look(Some(id.clone())).await,
             (Step::StopSandbox { id }, _) => {
@@ -373,8 +382,8 @@ impl Worker {
         match message {
             Message::Pod(pod) => {
                 let spec_changed = pod.spec != self.pod.spec;
-                let shown_changed =
-                    pod.metadata.labels != self.pod.metadata.labels || pod.metadata.annotations != self.pod.metadata.annotations;
+                let shown_changed = pod.metadata.labels != self.pod.metadata.labels
+                    || pod.metadata.annotations != self.pod.metadata.annotations;
                 self.pod = pod;
                 self.gone = false;
                 if spec_changed {
@@ -447,7 +456,7 @@ impl Worker {
             let found = lists.into_iter().flatten().flatten().find(|container| container.name == name)?;
             found.state.as_ref()?.waiting.as_ref()?.reason.clone()
         };
-        for container in self.pod.spec.iter().flat_map(|spec| berth_agent_core::qos::containers(spec)) {
+        for container in self.pod.spec.iter().flat_map(berth_agent_core::qos::containers) {
             let name = container.name.as_str();
             let now = reason(status, name);
             if now == reason(&self.seen.published, name) {

@@ -52,18 +52,24 @@ async fn a_pod_lives_and_is_deleted_without_a_trace() {
     until("the link", || files(folder.path()).contains(&"links/web_n_c-c2.log".to_owned())).await;
 
     let mut deleted = pod(simple());
-    deleted.metadata.deletion_timestamp =
-        serde_json::from_value(json!("2030-01-01T00:00:00Z")).expect("a time");
+    deleted.metadata.deletion_timestamp = serde_json::from_value(json!("2030-01-01T00:00:00Z")).expect("a time");
     deleted.metadata.deletion_grace_period_seconds = Some(7);
     node.pods.set(Source::Api, deleted);
     until("deleted", || node.told.is_deleted("web")).await;
     assert!(runtime.is_empty());
     let log = runtime.log();
     let expected = [
-        "run_pod_sandbox web 0", "create_container c 0", "start_container c2", "stop_container c2 7",
-        "stop_pod_sandbox s1", "remove_pod_sandbox s1",
+        "run_pod_sandbox web 0",
+        "create_container c 0",
+        "start_container c2",
+        "stop_container c2 7",
+        "stop_pod_sandbox s1",
+        "remove_pod_sandbox s1",
     ];
-    assert_eq!(log.iter().filter(|entry| !entry.starts_with("pull")).collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
+    assert_eq!(
+        log.iter().filter(|entry| !entry.starts_with("pull")).collect::<Vec<_>>(),
+        expected.iter().collect::<Vec<_>>()
+    );
     assert_eq!(files(folder.path()), ["links", "logs", "root", "root/pods"]);
     until("forgotten", || node.pods.list().is_empty()).await;
 }
@@ -121,7 +127,8 @@ async fn a_crash_backs_off_after_the_first_restart() {
         runtime.exit(&runtime.running()[0], 3);
         if restart == 0 {
             until("restarted", || runtime.count("start_container") == 2).await;
-            until("seen", || node.told.last("web").container_statuses.is_some_and(|list| list[0].restart_count == 1)).await;
+            until("seen", || node.told.last("web").container_statuses.is_some_and(|list| list[0].restart_count == 1))
+                .await;
         }
     }
     until("back-off", || node.told.waiting("web").is_some_and(|(reason, _)| reason == "CrashLoopBackOff")).await;
@@ -133,9 +140,13 @@ async fn a_crash_backs_off_after_the_first_restart() {
     node.pods.close().await;
     let second = Node::start(&runtime, config(folder.path())).await;
     second.set(simple());
-    until("back-off again", || second.told.waiting("web").is_some_and(|(reason, _)| reason == "CrashLoopBackOff")).await;
+    until("back-off again", || second.told.waiting("web").is_some_and(|(reason, _)| reason == "CrashLoopBackOff"))
+        .await;
     assert_eq!(runtime.count("create_container"), 2);
-    assert_eq!(second.pods.log_path("n", "web", "c", true).expect("a log"), folder.path().join("logs/n_web_u1/c/0.log"));
+    assert_eq!(
+        second.pods.log_path("n", "web", "c", true).expect("a log"),
+        folder.path().join("logs/n_web_u1/c/0.log")
+    );
 }
 
 #[tokio::test]
@@ -148,7 +159,8 @@ async fn a_lost_sandbox_is_replaced() {
     runtime.lose_sandbox();
     until("a second sandbox", || runtime.count("run_pod_sandbox web 1") == 1).await;
     until("ready again", || {
-        node.told.is_ready("web") && node.told.last("web").container_statuses.is_some_and(|list| list[0].restart_count == 1)
+        node.told.is_ready("web")
+            && node.told.last("web").container_statuses.is_some_and(|list| list[0].restart_count == 1)
     })
     .await;
     assert!(node.told.reasons().contains(&"SandboxChanged"));
@@ -176,7 +188,9 @@ async fn a_pull_that_fails_shows_the_registrys_words_and_then_waits() {
     runtime.fail("pull_image", Status::unknown("manifest unknown"));
     let node = Node::start(&runtime, config(folder.path())).await;
     node.set(simple());
-    let waiting = |reason: &str| node.told.waiting("web").is_some_and(|(found, text)| found == reason && text.contains("manifest unknown"));
+    let waiting = |reason: &str| {
+        node.told.waiting("web").is_some_and(|(found, text)| found == reason && text.contains("manifest unknown"))
+    };
     until("the error", || waiting("ErrImagePull")).await;
     until("the wait", || waiting("ImagePullBackOff")).await;
     assert_eq!(runtime.count("pull_image"), 1);
@@ -188,7 +202,9 @@ async fn a_refused_field_keeps_the_pod_pending_by_its_path() {
     let folder = tempfile::tempdir().expect("a folder");
     let runtime = Runtime::new();
     let node = Node::start(&runtime, config(folder.path())).await;
-    node.set(json!({"containers": [{"name": "c", "image": "web:1", "livenessProbe": {"exec": {"command": ["true"]}}}]}));
+    node.set(
+        json!({"containers": [{"name": "c", "image": "web:1", "livenessProbe": {"exec": {"command": ["true"]}}}]}),
+    );
     until("refused", || node.told.waiting("web").is_some()).await;
     let (reason, message) = node.told.waiting("web").expect("waiting");
     assert_eq!(reason, "CreateContainerConfigError");

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+#[expect(clippy::needless_pass_by_value, reason = "json! values read better by value")]
 fn pod(container: Value) -> Pod {
     serde_json::from_value(json!({
         "metadata": {"name": "p", "namespace": "n", "uid": "u-1", "labels": {"app": "web", "a/b": "x\"y"},
@@ -25,8 +26,7 @@ fn found() -> Found {
         data: Some([("k".to_owned(), "v".to_owned()), ("x.y".to_owned(), "z".to_owned())].into()),
         ..Default::default()
     };
-    let secret =
-        Secret { data: Some([("pw".to_owned(), ByteString(vec![0xff, 0x01]))].into()), ..Default::default() };
+    let secret = Secret { data: Some([("pw".to_owned(), ByteString(vec![0xff, 0x01]))].into()), ..Default::default() };
     Found {
         config_maps: [("cm".to_owned(), Arc::new(map))].into(),
         secrets: [("s".to_owned(), Arc::new(secret))].into(),
@@ -43,7 +43,8 @@ fn run(container: Value) -> Result<Vec<(String, String)>, EnvError> {
 
 #[test]
 fn values_expand_what_stands_before_them() {
-    let env = json!([{"name": "A", "value": "1"}, {"name": "B", "value": "$(A)$(C)$$(A)"}, {"name": "C", "value": "$(B)"}]);
+    let env =
+        json!([{"name": "A", "value": "1"}, {"name": "B", "value": "$(A)$(C)$$(A)"}, {"name": "C", "value": "$(B)"}]);
     let list = run(json!({"name": "c", "env": env})).expect("an environment");
     let expected = [("A", "1"), ("B", "1$(C)$(A)"), ("C", "1$(C)$(A)")];
     assert_eq!(list, expected.map(|(a, b)| (a.to_owned(), b.to_owned())));
@@ -110,6 +111,7 @@ fn a_container_without_limits_sees_the_nodes() {
     assert_eq!(list, [("C".to_owned(), "2".to_owned()), ("M".to_owned(), "4".to_owned())]);
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "json! values read better by value")]
 fn service(namespace: &str, name: &str, spec: Value) -> Arc<Service> {
     let object = json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec});
     Arc::new(serde_json::from_value(object).expect("a service"))

@@ -12,7 +12,7 @@ pub static POD_SPEC: Type = kind(
     "PodSpec",
     &[
         ("activeDeadlineSeconds", Done),
-        ("affinity", Done), // the scheduler's
+        ("affinity", Done),                     // the scheduler's
         ("automountServiceAccountToken", Done), // the API server's admission
         ("containers", Nested(&CONTAINER)),
         ("dnsConfig", Nested(&POD_DNS_CONFIG)),
@@ -51,7 +51,7 @@ pub static POD_SPEC: Type = kind(
         ("shareProcessNamespace", Refused),
         ("subdomain", Done),
         ("terminationGracePeriodSeconds", Done),
-        ("tolerations", Done), // the scheduler's
+        ("tolerations", Done),               // the scheduler's
         ("topologySpreadConstraints", Done), // the scheduler's
         ("volumes", Nested(&VOLUME)),
     ],
@@ -132,10 +132,8 @@ static LOCAL_OBJECT_REFERENCE: Type = kind("LocalObjectReference", &[("name", Do
 
 static HOST_ALIAS: Type = kind("HostAlias", &[("hostnames", Done), ("ip", Done)]);
 
-static POD_DNS_CONFIG: Type = kind(
-    "PodDNSConfig",
-    &[("nameservers", Done), ("options", Nested(&POD_DNS_CONFIG_OPTION)), ("searches", Done)],
-);
+static POD_DNS_CONFIG: Type =
+    kind("PodDNSConfig", &[("nameservers", Done), ("options", Nested(&POD_DNS_CONFIG_OPTION)), ("searches", Done)]);
 
 static POD_DNS_CONFIG_OPTION: Type = kind("PodDNSConfigOption", &[("name", Done), ("value", Done)]);
 
@@ -243,7 +241,13 @@ static VOLUME: Type = kind(
 
 static CONFIG_MAP_VOLUME_SOURCE: Type = kind(
     "ConfigMapVolumeSource",
-    &[("defaultMode", Done), ("defaultUser", Refused), ("items", Nested(&KEY_TO_PATH)), ("name", Done), ("optional", Done)],
+    &[
+        ("defaultMode", Done),
+        ("defaultUser", Refused),
+        ("items", Nested(&KEY_TO_PATH)),
+        ("name", Done),
+        ("optional", Done),
+    ],
 );
 
 static SECRET_VOLUME_SOURCE: Type = kind(

@@ -44,18 +44,30 @@ fn the_table_lists_every_field_of_the_schema_and_no_other() {
 #[test]
 fn fields_are_refused_by_their_path() {
     let rows = [
-        (json!({"containers": [{"name": "a"}, {"name": "b", "livenessProbe": {"exec": {}}}]}), "spec.containers[1].livenessProbe"),
-        (json!({"containers": [], "initContainers": [{"name": "a", "restartPolicy": "Always"}]}), "spec.initContainers[0].restartPolicy"),
-        (json!({"containers": [], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
-         "spec.volumes[0].persistentVolumeClaim"),
+        (
+            json!({"containers": [{"name": "a"}, {"name": "b", "livenessProbe": {"exec": {}}}]}),
+            "spec.containers[1].livenessProbe",
+        ),
+        (
+            json!({"containers": [], "initContainers": [{"name": "a", "restartPolicy": "Always"}]}),
+            "spec.initContainers[0].restartPolicy",
+        ),
+        (
+            json!({"containers": [], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
+            "spec.volumes[0].persistentVolumeClaim",
+        ),
         (json!({"containers": [], "hostUsers": false}), ""),
         (json!({"containers": [], "shareProcessNamespace": true}), "spec.shareProcessNamespace"),
         (json!({"containers": [], "shareProcessNamespace": false}), ""),
-        (json!({"containers": [{"name": "a", "volumeMounts": [{"name": "v", "mountPath": "/v", "mountPropagation": "Bidirectional"}]}]}),
-         "spec.containers[0].volumeMounts[0].mountPropagation"),
+        (
+            json!({"containers": [{"name": "a", "volumeMounts": [{"name": "v", "mountPath": "/v", "mountPropagation": "Bidirectional"}]}]}),
+            "spec.containers[0].volumeMounts[0].mountPropagation",
+        ),
         (json!({"containers": [{"name": "a", "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}}}]}), ""),
-        (json!({"containers": [{"name": "a", "securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "x"}}}]}),
-         "spec.containers[0].securityContext.seccompProfile.localhostProfile"),
+        (
+            json!({"containers": [{"name": "a", "securityContext": {"seccompProfile": {"type": "Localhost", "localhostProfile": "x"}}}]}),
+            "spec.containers[0].securityContext.seccompProfile.localhostProfile",
+        ),
         (json!({"containers": [{"name": "a", "lifecycle": {}}]}), "spec.containers[0].lifecycle"),
         (json!({"containers": [], "ephemeralContainers": [{"name": "debug"}]}), ""),
     ];

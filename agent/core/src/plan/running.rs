@@ -70,15 +70,14 @@ pub(crate) fn restarts(spec: &PodSpec, init: bool, code: i32) -> bool {
 /// Whether every container has ended for good, or an init container has failed for good.
 pub(crate) fn is_done(spec: &PodSpec, seen: &Seen) -> bool {
     let ended_for_good = |container: &Container, init| {
-        seen.latest(&container.name)
-            .and_then(SeenContainer::exit_code)
-            .is_some_and(|code| !restarts(spec, init, code))
+        seen.latest(&container.name).and_then(SeenContainer::exit_code).is_some_and(|code| !restarts(spec, init, code))
     };
     let init_failed = spec.init_containers.iter().flatten().any(|container| {
         ended_for_good(container, true) && seen.latest(&container.name).and_then(SeenContainer::exit_code) != Some(0)
     });
     let lives = spec.containers.iter().any(|c| seen.latest(&c.name).is_some_and(SeenContainer::may_run));
-    let all_ended = !spec.containers.is_empty() && spec.containers.iter().all(|container| ended_for_good(container, false));
+    let all_ended =
+        !spec.containers.is_empty() && spec.containers.iter().all(|container| ended_for_good(container, false));
     (init_failed || all_ended) && !lives
 }
 
@@ -305,7 +304,14 @@ fn image(container: &Container, seen: &Seen, now: Moment, plan: &mut Plan) -> Op
     None
 }
 
-fn keep_or_replace(spec: &PodSpec, container: &Container, latest: &SeenContainer, seen: &Seen, now: Moment, plan: &mut Plan) {
+fn keep_or_replace(
+    spec: &PodSpec,
+    container: &Container,
+    latest: &SeenContainer,
+    seen: &Seen,
+    now: Moment,
+    plan: &mut Plan,
+) {
     let image = container.image.as_deref().unwrap_or_default();
     if latest.image.is_empty() || latest.image == image {
         return;
@@ -343,7 +349,8 @@ fn collect_garbage(seen: &Seen, now: Moment, plan: &mut Plan) {
         }
         // A sandbox that is not ready may still hold an address.
         let id = sandbox.id.clone();
-        let step = if seen.memory.stopped.contains(&id) { Step::RemoveSandbox { id } } else { Step::StopSandbox { id } };
+        let step =
+            if seen.memory.stopped.contains(&id) { Step::RemoveSandbox { id } } else { Step::StopSandbox { id } };
         plan.attempt(seen, now, step, "a newer sandbox exists");
     }
 }

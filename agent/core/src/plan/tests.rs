@@ -11,6 +11,7 @@ use crate::{Presence, SeenContainer, SeenSandbox, State};
 /// A moment that leaves room before it.
 const NOW: Moment = Moment(1_000_000 * 1_000_000_000);
 
+#[expect(clippy::needless_pass_by_value, reason = "json! values read better by value")]
 fn desired(spec: serde_json::Value) -> Desired {
     let metadata = json!({"name": "web", "namespace": "n", "uid": "u1", "generation": 4});
     let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod");

@@ -96,7 +96,9 @@ fn initialized(phase: &str, init: &[ContainerStatus], main: &[ContainerStatus]) 
         return Verdict::holds();
     }
     match names(init.iter().filter(|status| !status.ready)) {
-        Some(list) => Verdict::not("ContainersNotInitialized", Some(format!("containers with incomplete status: {list}"))),
+        Some(list) => {
+            Verdict::not("ContainersNotInitialized", Some(format!("containers with incomplete status: {list}")))
+        }
         None => Verdict::holds(),
     }
 }
@@ -123,10 +125,8 @@ fn ready(desired: &Desired, others: &[PodCondition], phase: &str, main: &[Contai
         let kind = &gate.condition_type;
         match others.iter().find(|condition| condition.type_ == *kind) {
             None => missing.push(format!("corresponding condition of pod readiness gate {kind:?} does not exist.")),
-            Some(condition) if condition.status != "True" => missing.push(format!(
-                "the status of pod readiness gate {kind:?} is not \"True\", but {}",
-                condition.status
-            )),
+            Some(condition) if condition.status != "True" => missing
+                .push(format!("the status of pod readiness gate {kind:?} is not \"True\", but {}", condition.status)),
             Some(_) => {}
         }
     }

@@ -6,14 +6,20 @@ use k8s_openapi::api::core::v1::{
 };
 
 use crate::plan::{Desired, Target, restarts};
-use crate::seen::{Failure, ERROR_SHOWN, SeenContainer, State};
+use crate::seen::{ERROR_SHOWN, Failure, SeenContainer, State};
 use crate::{Moment, Seen, backoff, names};
 
 /// Bytes of termination messages in one pod's status.
 const MESSAGES_LIMIT: usize = 12 << 10;
 
 /// The statuses of the init or the main containers, in the order declared.
-pub(super) fn statuses(desired: &Desired, seen: &Seen, init: bool, terminated: bool, now: Moment) -> Vec<ContainerStatus> {
+pub(super) fn statuses(
+    desired: &Desired,
+    seen: &Seen,
+    init: bool,
+    terminated: bool,
+    now: Moment,
+) -> Vec<ContainerStatus> {
     let Some(spec) = desired.spec() else { return Vec::new() };
     let list = if init { spec.init_containers.as_deref().unwrap_or_default() } else { &spec.containers };
     let all = spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len);
@@ -52,7 +58,14 @@ fn old_status<'a>(seen: &'a Seen, name: &str, init: bool) -> Option<&'a Containe
     list.iter().flatten().find(|status| status.name == name)
 }
 
-fn one(desired: &Desired, seen: &Seen, spec: &PodSpec, container: &Container, init: bool, now: Moment) -> ContainerStatus {
+fn one(
+    desired: &Desired,
+    seen: &Seen,
+    spec: &PodSpec,
+    container: &Container,
+    init: bool,
+    now: Moment,
+) -> ContainerStatus {
     let old = old_status(seen, &container.name, init);
     let mut instances = seen.containers.iter().filter(|candidate| candidate.name == container.name);
     let mut status = match instances.next() {
@@ -78,7 +91,8 @@ fn seen_status(
     previous: Option<&SeenContainer>,
     old: Option<&ContainerStatus>,
 ) -> ContainerStatus {
-    let mut last_state = previous.filter(|p| p.exit_code().is_some()).map(|p| state(desired, p)).or_else(|| inherited(latest, old));
+    let mut last_state =
+        previous.filter(|p| p.exit_code().is_some()).map(|p| state(desired, p)).or_else(|| inherited(latest, old));
     let mut count = i32::try_from(latest.attempt).unwrap_or(i32::MAX);
     let state = match (&latest.state, old.and_then(|old| old.state.as_ref()).and_then(|state| state.running.as_ref())) {
         (State::Unknown, Some(_)) => {
@@ -171,7 +185,11 @@ fn unseen_status(
 }
 
 fn initial_reason(spec: &PodSpec) -> &'static str {
-    if spec.init_containers.as_ref().is_some_and(|list| !list.is_empty()) { "PodInitializing" } else { "ContainerCreating" }
+    if spec.init_containers.as_ref().is_some_and(|list| !list.is_empty()) {
+        "PodInitializing"
+    } else {
+        "ContainerCreating"
+    }
 }
 
 fn waiting(reason: &str, message: Option<String>) -> ContainerState {
@@ -313,9 +331,7 @@ fn close(status: &mut ContainerStatus) {
         return;
     }
     let last = status.last_state.take().filter(|last| last.terminated.is_some());
-    status.state = Some(last.unwrap_or_else(|| {
-        lost("The container could not be located when the pod was terminated")
-    }));
+    status.state = Some(last.unwrap_or_else(|| lost("The container could not be located when the pod was terminated")));
     status.started = Some(false);
     status.ready = false;
 }

@@ -9,6 +9,7 @@ use crate::{SeenContainer, SeenSandbox, State};
 
 const NOW: Moment = Moment(1_000_000 * 1_000_000_000);
 
+#[expect(clippy::needless_pass_by_value, reason = "json! values read better by value")]
 fn desired(spec: Value) -> Desired {
     let metadata = json!({"name": "web", "namespace": "n", "uid": "u1", "generation": 4});
     let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a pod");
@@ -113,7 +114,15 @@ fn phases_and_states() {
         ("Always", vec![container("a", 0, running())], "Running", "running", "-", 0, true),
         ("Always", vec![container("a", 0, exited(1, ""))], "Running", "terminated Error 1", "-", 0, false),
         ("Always", vec![container("a", 0, exited(0, ""))], "Running", "terminated Completed 0", "-", 0, false),
-        ("Always", vec![container("a", 0, exited(137, "OOMKilled"))], "Running", "terminated OOMKilled 137", "-", 0, false),
+        (
+            "Always",
+            vec![container("a", 0, exited(137, "OOMKilled"))],
+            "Running",
+            "terminated OOMKilled 137",
+            "-",
+            0,
+            false,
+        ),
         ("OnFailure", vec![container("a", 0, exited(0, ""))], "Succeeded", "terminated Completed 0", "-", 0, false),
         ("OnFailure", vec![container("a", 0, exited(1, ""))], "Running", "terminated Error 1", "-", 0, false),
         ("Never", vec![container("a", 0, exited(0, ""))], "Succeeded", "terminated Completed 0", "-", 0, false),
@@ -214,13 +223,35 @@ fn failures_before_the_first_start() {
 
 #[test]
 fn init_containers() {
-    // init state, main state, phase, Initialized
-    let rows: Vec<(&str, Vec<SeenContainer>, &str, &str, &str, bool)> = vec![
+    // policy, containers, init state, main state, phase, Initialized
+    type Row<'a> = (&'a str, Vec<SeenContainer>, &'a str, &'a str, &'a str, bool);
+    let rows: Vec<Row<'_>> = vec![
         ("Always", vec![], "waiting PodInitializing", "waiting PodInitializing", "Pending", false),
         ("Always", vec![container("i", 0, running())], "running", "waiting PodInitializing", "Pending", false),
-        ("Always", vec![container("i", 0, exited(0, ""))], "terminated Completed 0", "waiting PodInitializing", "Pending", true),
-        ("Always", vec![container("i", 0, exited(1, ""))], "terminated Error 1", "waiting PodInitializing", "Pending", false),
-        ("Never", vec![container("i", 0, exited(1, ""))], "terminated Error 1", "waiting PodInitializing", "Failed", false),
+        (
+            "Always",
+            vec![container("i", 0, exited(0, ""))],
+            "terminated Completed 0",
+            "waiting PodInitializing",
+            "Pending",
+            true,
+        ),
+        (
+            "Always",
+            vec![container("i", 0, exited(1, ""))],
+            "terminated Error 1",
+            "waiting PodInitializing",
+            "Pending",
+            false,
+        ),
+        (
+            "Never",
+            vec![container("i", 0, exited(1, ""))],
+            "terminated Error 1",
+            "waiting PodInitializing",
+            "Failed",
+            false,
+        ),
         (
             "Always",
             vec![container("a", 0, running()), container("i", 0, exited(0, ""))],
@@ -260,7 +291,8 @@ fn times_of_conditions_are_kept_until_they_turn() {
 
 #[test]
 fn conditions_of_others_are_left_and_gates_count() {
-    let gated = json!({"readinessGates": [{"conditionType": "example.com/lb"}], "containers": [{"name": "a", "image": "a:1"}]});
+    let gated =
+        json!({"readinessGates": [{"conditionType": "example.com/lb"}], "containers": [{"name": "a", "image": "a:1"}]});
     let with = |condition: Option<&str>| {
         let mut desired = desired(gated.clone());
         let conditions: Vec<Value> =
@@ -324,7 +356,10 @@ fn a_refused_field_is_named() {
     let status = status(&pod, &Seen::default(), NOW);
     let waiting = first(&status.container_statuses).state.clone().and_then(|state| state.waiting).expect("waiting");
     assert_eq!(waiting.reason.as_deref(), Some("CreateContainerConfigError"));
-    assert_eq!(waiting.message.as_deref(), Some("spec.containers[0].readinessProbe: Berth does not implement this field"));
+    assert_eq!(
+        waiting.message.as_deref(),
+        Some("spec.containers[0].readinessProbe: Berth does not implement this field")
+    );
     assert_eq!(status.phase.as_deref(), Some("Pending"));
 }
 
@@ -341,13 +376,8 @@ fn a_container_that_vanished_is_said_to_be_lost() {
 
 #[test]
 fn long_messages_are_cut() {
-    let state = State::Exited {
-        started: NOW,
-        finished: NOW,
-        code: 1,
-        reason: String::new(),
-        message: "ä".repeat(10_000),
-    };
+    let state =
+        State::Exited { started: NOW, finished: NOW, code: 1, reason: String::new(), message: "ä".repeat(10_000) };
     let status = status(&one("Never"), &seen(vec![container("a", 0, state)]), NOW);
     let message = first(&status.container_statuses).state.clone().and_then(|s| s.terminated).and_then(|t| t.message);
     assert_eq!(message.map(|message| message.len()), Some(12 << 10));

@@ -54,9 +54,8 @@ pub(super) async fn runtime(pods: Weak<Pods>, mut events: Events) {
 
 fn deliver(pods: &Pods, event: cri::ContainerEventResponse) {
     let of_sandbox = event.pod_sandbox_status.and_then(|status| status.metadata).map(|metadata| metadata.uid);
-    let of_containers = || {
-        event.containers_statuses.iter().find_map(|status| status.labels.get(names::POD_UID)).cloned()
-    };
+    let of_containers =
+        || event.containers_statuses.iter().find_map(|status| status.labels.get(names::POD_UID)).cloned();
     let uid = of_sandbox.filter(|uid| !uid.is_empty()).or_else(of_containers);
     let book = lock(&pods.book);
     let owner = uid.and_then(|uid| book.workers.get(&uid)).or_else(|| {
@@ -162,12 +161,7 @@ pub(super) async fn list(runtime: &Cri) -> Result<BTreeMap<String, Listed>, Stat
 /// A pod of which nobody knows more than this.
 pub(super) fn leftover(uid: String, namespace: String, name: String, grace: Option<i64>) -> Pod {
     Pod {
-        metadata: ObjectMeta {
-            uid: Some(uid),
-            name: Some(name),
-            namespace: Some(namespace),
-            ..ObjectMeta::default()
-        },
+        metadata: ObjectMeta { uid: Some(uid), name: Some(name), namespace: Some(namespace), ..ObjectMeta::default() },
         spec: Some(PodSpec { termination_grace_period_seconds: grace, ..PodSpec::default() }),
         ..Pod::default()
     }

@@ -31,7 +31,7 @@ struct World {
 }
 
 #[derive(Debug)]
-pub struct Runtime {
+pub(crate) struct Runtime {
     world: Mutex<World>,
     events: broadcast::Sender<cri::ContainerEventResponse>,
     killed: Notify,
@@ -42,50 +42,50 @@ fn now() -> i64 {
 }
 
 impl Runtime {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { world: Mutex::default(), events: broadcast::Sender::new(1024), killed: Notify::new() })
     }
 
-    pub fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         self.world.lock().expect("world").log.clone()
     }
 
     /// How often a call was made whose entry begins so.
-    pub fn count(&self, prefix: &str) -> usize {
+    pub(crate) fn count(&self, prefix: &str) -> usize {
         self.log().iter().filter(|entry| entry.starts_with(prefix)).count()
     }
 
-    pub fn fail(&self, call: &'static str, status: Status) {
+    pub(crate) fn fail(&self, call: &'static str, status: Status) {
         self.world.lock().expect("world").failures.entry(call).or_default().push(status);
     }
 
-    pub fn stubborn(&self) {
+    pub(crate) fn stubborn(&self) {
         self.world.lock().expect("world").stubborn = true;
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         let world = self.world.lock().expect("world");
         world.sandboxes.is_empty() && world.containers.is_empty()
     }
 
-    pub fn running(&self) -> Vec<String> {
+    pub(crate) fn running(&self) -> Vec<String> {
         let world = self.world.lock().expect("world");
         let running = world.containers.values().filter(|(_, c)| c.state() == cri::ContainerState::ContainerRunning);
         running.map(|(_, c)| c.id.clone()).collect()
     }
 
     /// A container ends by itself.
-    pub fn exit(&self, id: &str, code: i32) {
+    pub(crate) fn exit(&self, id: &str, code: i32) {
         self.end(id, code, true);
     }
 
     /// A container ends and nobody is told.
-    pub fn exit_silently(&self, id: &str, code: i32) {
+    pub(crate) fn exit_silently(&self, id: &str, code: i32) {
         self.end(id, code, false);
     }
 
     /// The sandbox and all in it die, as when its shim is killed.
-    pub fn lose_sandbox(&self) {
+    pub(crate) fn lose_sandbox(&self) {
         let ids: Vec<String> = {
             let mut world = self.world.lock().expect("world");
             for sandbox in world.sandboxes.values_mut() {
@@ -123,7 +123,7 @@ impl Runtime {
         }
     }
 
-    fn enter(&self, call: &'static str, entry: String) -> Result<std::sync::MutexGuard<'_, World>, Status> {
+    fn enter(&self, call: &'static str, entry: &str) -> Result<std::sync::MutexGuard<'_, World>, Status> {
         let mut world = self.world.lock().expect("world");
         world.log.push(format!("{call} {entry}"));
         let failure = world.failures.get_mut(call).filter(|list| !list.is_empty()).map(|list| list.remove(0));
@@ -148,7 +148,7 @@ impl Calls for Runtime {
     async fn run_pod_sandbox(&self, request: cri::RunPodSandboxRequest) -> Result<cri::RunPodSandboxResponse, Status> {
         let config = request.config.expect("a config");
         let metadata = config.metadata.clone().expect("metadata");
-        let mut world = self.enter("run_pod_sandbox", format!("{} {}", metadata.name, metadata.attempt))?;
+        let mut world = self.enter("run_pod_sandbox", &format!("{} {}", metadata.name, metadata.attempt))?;
         world.next += 1;
         let id = format!("s{}", world.next);
         let status = cri::PodSandboxStatus {
@@ -156,7 +156,10 @@ impl Calls for Runtime {
             metadata: Some(metadata),
             state: cri::PodSandboxState::SandboxReady.into(),
             created_at: now(),
-            network: Some(cri::PodSandboxNetworkStatus { ip: format!("10.9.0.{}", world.next), additional_ips: vec![] }),
+            network: Some(cri::PodSandboxNetworkStatus {
+                ip: format!("10.9.0.{}", world.next),
+                additional_ips: vec![],
+            }),
             labels: config.labels,
             ..Default::default()
         };
@@ -164,10 +167,13 @@ impl Calls for Runtime {
         Ok(cri::RunPodSandboxResponse { pod_sandbox_id: id })
     }
 
-    async fn stop_pod_sandbox(&self, request: cri::StopPodSandboxRequest) -> Result<cri::StopPodSandboxResponse, Status> {
+    async fn stop_pod_sandbox(
+        &self,
+        request: cri::StopPodSandboxRequest,
+    ) -> Result<cri::StopPodSandboxResponse, Status> {
         let id = request.pod_sandbox_id;
         let inside: Vec<String> = {
-            let mut world = self.enter("stop_pod_sandbox", id.clone())?;
+            let mut world = self.enter("stop_pod_sandbox", &id)?;
             if let Some(sandbox) = world.sandboxes.get_mut(&id) {
                 sandbox.state = cri::PodSandboxState::SandboxNotready.into();
             }
@@ -184,7 +190,7 @@ impl Calls for Runtime {
         request: cri::RemovePodSandboxRequest,
     ) -> Result<cri::RemovePodSandboxResponse, Status> {
         let id = request.pod_sandbox_id;
-        let mut world = self.enter("remove_pod_sandbox", id.clone())?;
+        let mut world = self.enter("remove_pod_sandbox", &id)?;
         world.sandboxes.remove(&id);
         world.containers.retain(|_, (sandbox, _)| *sandbox != id);
         Ok(cri::RemovePodSandboxResponse {})
@@ -195,11 +201,15 @@ impl Calls for Runtime {
         request: cri::PodSandboxStatusRequest,
     ) -> Result<cri::PodSandboxStatusResponse, Status> {
         let world = self.world.lock().expect("world");
-        let status = world.sandboxes.get(&request.pod_sandbox_id).cloned().ok_or_else(|| Status::not_found("sandbox"))?;
+        let status =
+            world.sandboxes.get(&request.pod_sandbox_id).cloned().ok_or_else(|| Status::not_found("sandbox"))?;
         Ok(cri::PodSandboxStatusResponse { status: Some(status), ..Default::default() })
     }
 
-    async fn list_pod_sandbox(&self, request: cri::ListPodSandboxRequest) -> Result<cri::ListPodSandboxResponse, Status> {
+    async fn list_pod_sandbox(
+        &self,
+        request: cri::ListPodSandboxRequest,
+    ) -> Result<cri::ListPodSandboxResponse, Status> {
         let selector = request.filter.unwrap_or_default().label_selector;
         let world = self.world.lock().expect("world");
         let found = world.sandboxes.values().filter(|status| selected(&status.labels, &selector));
@@ -214,10 +224,13 @@ impl Calls for Runtime {
         Ok(cri::ListPodSandboxResponse { items: items.collect() })
     }
 
-    async fn create_container(&self, request: cri::CreateContainerRequest) -> Result<cri::CreateContainerResponse, Status> {
+    async fn create_container(
+        &self,
+        request: cri::CreateContainerRequest,
+    ) -> Result<cri::CreateContainerResponse, Status> {
         let config = request.config.expect("a config");
         let metadata = config.metadata.clone().expect("metadata");
-        let mut world = self.enter("create_container", format!("{} {}", metadata.name, metadata.attempt))?;
+        let mut world = self.enter("create_container", &format!("{} {}", metadata.name, metadata.attempt))?;
         world.next += 1;
         let id = format!("c{}", world.next);
         let status = cri::ContainerStatus {
@@ -237,9 +250,13 @@ impl Calls for Runtime {
         Ok(cri::CreateContainerResponse { container_id: id })
     }
 
-    async fn start_container(&self, request: cri::StartContainerRequest) -> Result<cri::StartContainerResponse, Status> {
-        let mut world = self.enter("start_container", request.container_id.clone())?;
-        let (_, status) = world.containers.get_mut(&request.container_id).ok_or_else(|| Status::not_found("container"))?;
+    async fn start_container(
+        &self,
+        request: cri::StartContainerRequest,
+    ) -> Result<cri::StartContainerResponse, Status> {
+        let mut world = self.enter("start_container", &request.container_id)?;
+        let (_, status) =
+            world.containers.get_mut(&request.container_id).ok_or_else(|| Status::not_found("container"))?;
         status.state = cri::ContainerState::ContainerRunning.into();
         status.started_at = now();
         Ok(cri::StartContainerResponse {})
@@ -247,7 +264,7 @@ impl Calls for Runtime {
 
     async fn stop_container(&self, request: cri::StopContainerRequest) -> Result<cri::StopContainerResponse, Status> {
         let stubborn = {
-            let world = self.enter("stop_container", format!("{} {}", request.container_id, request.timeout))?;
+            let world = self.enter("stop_container", &format!("{} {}", request.container_id, request.timeout))?;
             world.stubborn
         };
         if stubborn {
@@ -264,13 +281,19 @@ impl Calls for Runtime {
         Ok(cri::StopContainerResponse {})
     }
 
-    async fn remove_container(&self, request: cri::RemoveContainerRequest) -> Result<cri::RemoveContainerResponse, Status> {
-        let mut world = self.enter("remove_container", request.container_id.clone())?;
+    async fn remove_container(
+        &self,
+        request: cri::RemoveContainerRequest,
+    ) -> Result<cri::RemoveContainerResponse, Status> {
+        let mut world = self.enter("remove_container", &request.container_id)?;
         world.containers.remove(&request.container_id);
         Ok(cri::RemoveContainerResponse {})
     }
 
-    async fn list_containers(&self, request: cri::ListContainersRequest) -> Result<cri::ListContainersResponse, Status> {
+    async fn list_containers(
+        &self,
+        request: cri::ListContainersRequest,
+    ) -> Result<cri::ListContainersResponse, Status> {
         let filter = request.filter.unwrap_or_default();
         let world = self.world.lock().expect("world");
         let found = world.containers.values().filter(|(_, status)| {
@@ -288,7 +311,10 @@ impl Calls for Runtime {
         Ok(cri::ListContainersResponse { containers: containers.collect() })
     }
 
-    async fn container_status(&self, request: cri::ContainerStatusRequest) -> Result<cri::ContainerStatusResponse, Status> {
+    async fn container_status(
+        &self,
+        request: cri::ContainerStatusRequest,
+    ) -> Result<cri::ContainerStatusResponse, Status> {
         let world = self.world.lock().expect("world");
         let found = world.containers.get(&request.container_id).ok_or_else(|| Status::not_found("container"))?;
         Ok(cri::ContainerStatusResponse { status: Some(found.1.clone()), ..Default::default() })
@@ -302,7 +328,7 @@ impl Calls for Runtime {
 
     async fn pull_image(&self, request: cri::PullImageRequest) -> Result<cri::PullImageResponse, Status> {
         let image = request.image.expect("an image").image;
-        let mut world = self.enter("pull_image", image.clone())?;
+        let mut world = self.enter("pull_image", &image)?;
         let id = format!("sha256:{image}");
         let made = cri::Image { id: id.clone(), size: 1, ..Default::default() };
         world.images.insert(id.clone(), made.clone());
@@ -327,10 +353,10 @@ impl Calls for Runtime {
 
 /// What was published.
 #[derive(Debug, Default)]
-pub struct Told {
-    pub statuses: Mutex<Vec<(String, PodStatus)>>,
-    pub events: Mutex<Vec<(String, Event)>>,
-    pub deleted: Mutex<Vec<String>>,
+pub(crate) struct Told {
+    pub(crate) statuses: Mutex<Vec<(String, PodStatus)>>,
+    pub(crate) events: Mutex<Vec<(String, Event)>>,
+    pub(crate) deleted: Mutex<Vec<String>>,
 }
 
 fn name(pod: &Pod) -> String {
@@ -352,25 +378,25 @@ impl Publisher for Told {
 }
 
 impl Told {
-    pub fn last(&self, pod: &str) -> PodStatus {
+    pub(crate) fn last(&self, pod: &str) -> PodStatus {
         let statuses = self.statuses.lock().expect("statuses");
         statuses.iter().rev().find(|(name, _)| name == pod).map(|(_, status)| status.clone()).unwrap_or_default()
     }
 
-    pub fn is_ready(&self, pod: &str) -> bool {
+    pub(crate) fn is_ready(&self, pod: &str) -> bool {
         let conditions = self.last(pod).conditions.unwrap_or_default();
         conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
     }
 
-    pub fn reasons(&self) -> Vec<&'static str> {
+    pub(crate) fn reasons(&self) -> Vec<&'static str> {
         self.events.lock().expect("events").iter().map(|(_, event)| event.reason).collect()
     }
 
-    pub fn is_deleted(&self, pod: &str) -> bool {
+    pub(crate) fn is_deleted(&self, pod: &str) -> bool {
         self.deleted.lock().expect("deleted").iter().any(|name| name == pod)
     }
 
-    pub fn waiting(&self, pod: &str) -> Option<(String, String)> {
+    pub(crate) fn waiting(&self, pod: &str) -> Option<(String, String)> {
         let status = self.last(pod);
         let waiting = status.container_statuses?.first()?.state.clone()?.waiting?;
         Some((waiting.reason.unwrap_or_default(), waiting.message.unwrap_or_default()))
@@ -378,12 +404,12 @@ impl Told {
 }
 
 /// An agent's pods over a runtime, in folders of their own.
-pub struct Node {
-    pub pods: Arc<Pods>,
-    pub told: Arc<Told>,
+pub(crate) struct Node {
+    pub(crate) pods: Arc<Pods>,
+    pub(crate) told: Arc<Told>,
 }
 
-pub fn config(folder: &Path) -> Config {
+pub(crate) fn config(folder: &Path) -> Config {
     Config {
         node_name: "node".into(),
         root_dir: folder.join("root"),
@@ -396,7 +422,7 @@ pub fn config(folder: &Path) -> Config {
 }
 
 impl Node {
-    pub async fn start(runtime: &Arc<Runtime>, config: Config) -> Self {
+    pub(crate) async fn start(runtime: &Arc<Runtime>, config: Config) -> Self {
         let told = Arc::new(Told::default());
         let cri = Cri::Local(runtime.clone());
         let pods = Pods::start(config, cri, Arc::new(NoCluster::new()), told.clone(), &[Source::Api]).await;
@@ -405,19 +431,20 @@ impl Node {
         Self { pods, told }
     }
 
-    pub fn set(&self, spec: serde_json::Value) {
+    pub(crate) fn set(&self, spec: serde_json::Value) {
         self.pods.set(Source::Api, pod(spec));
     }
 }
 
 /// A pod named `web` with UID `u1`, from its spec.
-pub fn pod(spec: serde_json::Value) -> Pod {
+#[expect(clippy::needless_pass_by_value, reason = "json! values read better by value")]
+pub(crate) fn pod(spec: serde_json::Value) -> Pod {
     let metadata = serde_json::json!({"name": "web", "namespace": "n", "uid": "u1", "generation": 1});
     serde_json::from_value(serde_json::json!({"metadata": metadata, "spec": spec})).expect("a pod")
 }
 
 /// Waits until something is so; the limit only ends a test that has failed.
-pub async fn until(what: &str, so: impl Fn() -> bool) {
+pub(crate) async fn until(what: &str, so: impl Fn() -> bool) {
     for _ in 0..6000 {
         if so() {
             return;

@@ -89,7 +89,8 @@ impl Model {
 
     /// Rules that no step may break.
     fn check(&self, step: &Step) -> TestCaseResult {
-        let overtakes = matches!(step, Step::StopContainer { .. } | Step::Abandon(_) | Step::Wait { .. } | Step::Refuse { .. });
+        let overtakes =
+            matches!(step, Step::StopContainer { .. } | Step::Abandon(_) | Step::Wait { .. } | Step::Refuse { .. });
         prop_assert!(overtakes || !self.seen.is_busy(&step.target()), "{step:?} twice at once");
         match step {
             Step::CreateContainer { container, sandbox, .. } => {
@@ -100,7 +101,10 @@ impl Model {
                 prop_assert!(self.seen.volumes == Presence::Present, "a container without its volumes");
             }
             Step::CreateSandbox { .. } => {
-                prop_assert!(!self.seen.containers.iter().any(SeenContainer::may_run), "an old sandbox still has containers");
+                prop_assert!(
+                    !self.seen.containers.iter().any(SeenContainer::may_run),
+                    "an old sandbox still has containers"
+                );
             }
             Step::ClearVolumes | Step::ClearCgroup => {
                 prop_assert!(!self.seen.containers.iter().any(SeenContainer::may_run), "{step:?} under a container");

@@ -142,7 +142,11 @@ fn a_lost_sandbox_is_stopped_and_replaced() {
 
 #[test]
 fn init_containers_run_again_in_a_new_sandbox() {
-    let ended = vec![container("a", "s0", 0, exited(137)), container("j", "s0", 0, exited(0)), container("i", "s0", 0, exited(0))];
+    let ended = vec![
+        container("a", "s0", 0, exited(137)),
+        container("j", "s0", 0, exited(0)),
+        container("i", "s0", 0, exited(0)),
+    ];
     let mut known = seen(vec![sandbox(1, true), sandbox(0, false)], ended);
     known.memory.stopped.insert("s0".into());
     pulled(&mut known, "i");
@@ -200,10 +204,8 @@ fn a_container_that_did_not_start_is_made_anew_later() {
 #[test]
 fn the_end_of_a_pod() {
     let pod = delete(&two(), 20);
-    let mut known = seen(
-        vec![sandbox(0, true)],
-        vec![container("b", "s0", 0, running()), container("a", "s0", 0, running())],
-    );
+    let mut known =
+        seen(vec![sandbox(0, true)], vec![container("b", "s0", 0, running()), container("a", "s0", 0, running())]);
     known.memory.ending_since = Some(NOW.plus_seconds(-5));
     assert_eq!(of(&pod, &known), ["stop b0 15", "stop a0 15"]);
     known.containers = vec![container("b", "s0", 0, exited(0)), container("a", "s0", 0, exited(0))];
