@@ -105,11 +105,16 @@ fn annotations(pod: &Pod, container: &Container, parts: &Parts<'_>) -> HashMap<S
     out
 }
 
-/// FNV-1a of the container's name and image.
+/// The kubelet's hash of a container, so that a node can change hands in either direction without a restart: FNV-1a of
+/// its name and image, as JSON, as Go's spew prints those bytes.
+///
+/// Source: `kubernetes@v1.37.2:pkg/kubelet/container/helpers.go#HashContainer`, `pkg/util/hash`.
 fn hash(container: &Container) -> u32 {
     let image = container.image.as_deref().unwrap_or_default();
-    let text = serde_json::json!({"image": image, "name": container.name}).to_string();
-    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    let json = serde_json::json!({"image": image, "name": container.name}).to_string();
+    let bytes: Vec<String> = json.bytes().map(|byte| byte.to_string()).collect();
+    let printed = format!("([]uint8)[{}]", bytes.join(" "));
+    printed.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 fn mounts(container: &Container, parts: &Parts<'_>) -> Result<Vec<cri::Mount>, String> {
@@ -200,6 +205,15 @@ mod tests {
         let limits = config.linux.expect("linux").resources.expect("resources");
         assert_eq!((limits.cpu_shares, limits.cpu_quota, limits.cpu_period), (102, 20_000, 100_000));
         assert_eq!((limits.memory_limit_in_bytes, limits.oom_score_adj), (64 << 20, 938));
+    }
+
+    #[test]
+    fn hashes_are_the_kubelets() {
+        for (name, image, expected) in [("web", "web:1", 0x1a9f_07a2), ("c", "registry.k8s.io/pause:3.10", 0xc66c_fb5f)]
+        {
+            let container = Container { name: name.into(), image: Some(image.into()), ..Container::default() };
+            assert_eq!(hash(&container), expected, "{name}");
+        }
     }
 
     #[test]

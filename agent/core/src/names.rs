@@ -14,7 +14,7 @@ pub const POD_UID: &str = "io.kubernetes.pod.uid";
 pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 /// Annotation of containers: how often they were restarted.
 pub const RESTART_COUNT: &str = "io.kubernetes.container.restartCount";
-/// Annotation of containers: FNV-1a of name and image, as the kubelet computes it.
+/// Annotation of containers: a hash of name and image, the kubelet's own.
 pub const HASH: &str = "io.kubernetes.container.hash";
 /// Annotation of containers.
 pub const TERMINATION_MESSAGE_PATH: &str = "io.kubernetes.container.terminationMessagePath";

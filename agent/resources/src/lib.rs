@@ -145,6 +145,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "json! values read better by value")]
     fn pod(uid: &str, resources: serde_json::Value) -> Pod {
         serde_json::from_value(json!({"metadata": {"name": "p", "uid": uid},
             "spec": {"containers": [{"name": "c", "resources": resources}]}}))
