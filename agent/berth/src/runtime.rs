@@ -15,9 +15,24 @@ pub(crate) async fn open(options: &RuntimeOptions) -> Result<Arc<Service>> {
         cni_conf_dir: options.cni_conf_dir.clone(),
         cni_bin_dirs: vec![options.cni_bin_dir.clone()],
         registry_config_dir: options.registry_config_dir.clone(),
+        cgroup_parent: cgroup_parent(&options.state),
         ..Config::default()
     };
     Ok(Service::open(config).await?)
+}
+
+/// Where the runtime keeps its own cgroups. What lies there and is nobody's is ended at start, so that runtimes with
+/// different state folders must not share it.
+fn cgroup_parent(state: &Path) -> String {
+    let own = Config::default();
+    if state == own.state {
+        return own.cgroup_parent;
+    }
+    // FNV-1a: the same name at every start, whatever the toolchain.
+    let hash = state.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{}-{hash:016x}", own.cgroup_parent)
 }
 
 /// The path of a unix socket's endpoint, as the kubelet writes it.
@@ -48,6 +63,13 @@ pub(crate) async fn asked_to_end() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn state_folders_do_not_share_cgroups() {
+        assert_eq!(cgroup_parent(Path::new("/run/berth")), "/berth");
+        assert_eq!(cgroup_parent(Path::new("/run/a")), cgroup_parent(Path::new("/run/a")));
+        assert_ne!(cgroup_parent(Path::new("/run/a")), cgroup_parent(Path::new("/run/b")));
+    }
 
     #[test]
     fn endpoints_are_unix_sockets() {
