@@ -31,9 +31,10 @@ impl Stage {
     pub fn set(name: &'static str, registry: &str) -> Result<Self> {
         let dir = paths::scratch(name)?;
         let start = Instant::now();
+        // The control plane brings the bridge, on whose address a registry for a guest listens.
+        let plane = ControlPlane::start(&dir.join("plane"))?;
         let registry = Registry::start(&dir.join("registry"), registry)?;
         registry.push_standard()?;
-        let plane = ControlPlane::start(&dir.join("plane"))?;
         let stage = Self { name, dir, start, plane, registry };
         stage.say("control plane and registry are up");
         Ok(stage)
