@@ -1,15 +1,17 @@
-//! A house of its own for a scenario: fresh network, mount and process namespaces.
+//! A house of its own for a scenario: fresh network, mount, process and cgroup namespaces, and a folder.
 //!
-//! A scenario changes links, routes, firewall rules, mounts and processes. Inside the house these are its own: it meets
-//! nobody else's, the leak check can ask for equality, and whatever a failed scenario leaves dies with its first
-//! process. Cgroups and files are shared with the host.
+//! A scenario changes links, routes, firewall rules, mounts, processes and cgroups. Inside the house these are its own:
+//! it meets nobody else's, the leak check can ask for equality, and whatever a failed scenario leaves dies with its
+//! first process. Only files outside the house's folder are shared with the host.
 //!
 //! Three processes take part: the caller, which unshares and waits; the first process of the house, which sets it up
 //! and reaps orphans (shims outlive their agent); and the scenario itself, its child.
 
+mod cgroups;
+
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -23,6 +25,9 @@ use crate::command;
 
 /// Set for the first process of a house and for what runs in it.
 const STAGE: &str = "BERTH_HOUSE";
+
+/// Its name: that of its folder below the temporary one, and of its cgroups.
+const NAME: &str = "BERTH_HOUSE_NAME";
 
 /// Folders that Berth and the CNI convention fix, and that a scenario must not share with the host.
 const OWN_FOLDERS: &[&str] = &["/var/lib/cni", "/var/log", "/etc/cni", "/run"];
@@ -56,17 +61,32 @@ fn again(stage: &str) -> Result<Command> {
 }
 
 fn outside() -> Result<()> {
-    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)
+    unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID)
         .context("cannot make namespaces for the scenario (root is needed)")?;
-    if !again("first")?.status()?.success() {
-        bail!("it failed: see above");
+    let name = format!("berth-house-{}", std::process::id());
+    let dir = env::temp_dir().join(&name);
+    fs::create_dir_all(&dir)?;
+    cgroups::make(&name)?;
+    let status = again("first")?.env(NAME, &name).status();
+    cgroups::remove(&name)?;
+    if !status?.success() {
+        bail!("it failed: see above, and the logs in {}", dir.display());
     }
+    fs::remove_dir_all(dir)?;
     Ok(())
+}
+
+/// The folder of this house.
+pub(crate) fn dir() -> PathBuf {
+    let name = env::var(NAME).unwrap_or_else(|_| "berth-e2e".to_owned());
+    env::temp_dir().join(name)
 }
 
 fn first() -> Result<()> {
     // The house must not outlive the caller, however that ends.
     prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // Here and not in the caller, which goes on with the machine's own /proc and cgroups.
+    unshare(CloneFlags::CLONE_NEWNS)?;
     let none: Option<&Path> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
     // A node's mounts are shared; now among the processes of this house alone.
@@ -78,6 +98,7 @@ fn first() -> Result<()> {
             .with_context(|| format!("tmpfs on {folder}"))?;
     }
     fs::create_dir_all("/run/lock")?;
+    cgroups::enter(&env::var(NAME)?)?;
     command::output(Command::new("ip").args(["link", "set", "lo", "up"]))?;
     let scenario = again("inside")?.stdin(Stdio::null()).spawn()?;
     let scenario = i32::try_from(scenario.id())?;

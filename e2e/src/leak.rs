@@ -16,9 +16,6 @@ use crate::wait;
 /// How long the machine may take to settle: orphans are reaped and links disappear a moment after their owner.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// Cgroups that this prefix names belong to other tests on the same machine.
-const FOREIGN_CGROUP: &str = "berth-test";
-
 /// Everything that was seen at one moment: how often each line was seen, by section.
 #[derive(Clone, Debug, Default)]
 pub struct Picture {
@@ -42,7 +39,7 @@ impl Folders {
 }
 
 impl Picture {
-    /// Looks at this process's namespaces, the host's cgroups and `folders`.
+    /// Looks at this process's namespaces and `folders`.
     ///
     /// # Errors
     /// Something can't be read.
@@ -56,7 +53,7 @@ impl Picture {
         picture.put("route", network::routes()?);
         picture.put("firewall rule", network::firewall()?);
         picture.put("sysctl", files::sysctls());
-        picture.put("cgroup", files::tree(Path::new("/sys/fs/cgroup"), &|path| is_dir_of_ours(path)));
+        picture.put("cgroup", files::tree(Path::new("/sys/fs/cgroup"), &|path| path.is_dir()));
         for folder in &folders.0 {
             picture.put("file", files::tree(folder, &|_| true));
         }
@@ -133,17 +130,19 @@ fn difference(
     }
 }
 
-/// The processes of this PID namespace.
+/// The processes of this PID namespace, without their numbers: a program that is started again is the same to us.
 fn processes() -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        if entry.file_name().to_str().is_none_or(|name| name.parse::<u32>().is_err()) {
+            continue;
+        }
         // It may end while we look.
         let Ok(command) = fs::read(entry.path().join("cmdline")) else { continue };
         let Ok(name) = fs::read_to_string(entry.path().join("comm")) else { continue };
         let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        lines.push(format!("{pid} {} ({})", name.trim(), command.trim()));
+        lines.push(format!("{} ({})", name.trim(), command.trim()));
     }
     Ok(lines)
 }
@@ -158,10 +157,6 @@ fn mount_line(line: &str) -> Option<String> {
     let (head, tail) = line.split_once(" - ")?;
     let fields: Vec<&str> = head.split(' ').collect();
     Some(format!("{} from {} ({}) {tail}", fields.get(4)?, fields.get(3)?, fields.get(5)?))
-}
-
-fn is_dir_of_ours(path: &Path) -> bool {
-    path.is_dir() && !path.iter().any(|part| part.to_string_lossy().starts_with(FOREIGN_CGROUP))
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::house;
+
 /// The root of the checkout that this program was built from.
 pub fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
@@ -47,7 +49,7 @@ pub fn berth(name: &str) -> PathBuf {
 
 /// Where a scenario of this name keeps its files.
 pub(crate) fn scratch_path(name: &str) -> PathBuf {
-    env::temp_dir().join("berth-e2e").join(name)
+    house::dir().join(name)
 }
 
 /// The same, made empty.

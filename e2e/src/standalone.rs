@@ -98,21 +98,26 @@ impl Run {
     /// # Errors
     /// Neither happens.
     pub fn await_said(&mut self, text: &str) -> Result<Option<ExitStatus>> {
+        self.await_line(text, |line| line.contains(text))
+    }
+
+    /// Waits until a pod is Ready or the program has ended: `None` then means Ready.
+    ///
+    /// # Errors
+    /// Neither happens.
+    pub fn await_ready_or_end(&mut self) -> Result<Option<ExitStatus>> {
+        // A pod's line: its name, then its state.
+        self.await_line("NAME Ready", |line| line.split_whitespace().nth(1) == Some("Ready"))
+    }
+
+    fn await_line(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> Result<Option<ExitStatus>> {
         let mut ended = None;
-        wait::until_true(&format!("berth standalone says {text:?}"), PATIENCE, || {
+        wait::until_true(&format!("berth standalone says {what:?}"), PATIENCE, || {
             ended = self.daemon.wait(Duration::ZERO)?;
-            Ok(ended.is_some() || self.said(text)?)
+            Ok(ended.is_some() || self.words()?.lines().any(&wanted))
         })
         .with_context(|| self.last_words())?;
         Ok(ended)
-    }
-
-    /// Whether the program has said `text` in this run.
-    ///
-    /// # Errors
-    /// The log can't be read.
-    pub fn said(&self, text: &str) -> Result<bool> {
-        Ok(self.words()?.contains(text))
     }
 
     /// What the program has said in this run.
@@ -123,12 +128,12 @@ impl Run {
         self.daemon.words()
     }
 
-    /// Waits for a pod's line "Ready".
+    /// Waits until a pod is Ready.
     ///
     /// # Errors
     /// It ended, or does not become Ready.
     pub fn await_ready(&mut self) -> Result<()> {
-        match self.await_said(" Ready ")? {
+        match self.await_ready_or_end()? {
             None => Ok(()),
             Some(status) => bail!("it ended before a pod was Ready: {status}\n{}", self.last_words()),
         }

@@ -15,6 +15,9 @@ use clap::{Args, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Checks, tests and benchmarks of Berth", disable_version_flag = true)]
 struct Cli {
+    /// Play with the programs that are built already
+    #[arg(long, global = true)]
+    no_build: bool,
     #[command(subcommand)]
     command: Task,
 }
@@ -141,7 +144,7 @@ struct RegistryDir {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
@@ -150,12 +153,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: Task) -> Result<()> {
-    match task {
+fn run(cli: Cli) -> Result<()> {
+    let prepare = |prepare: fn() -> Result<()>| if cli.no_build { Ok(()) } else { prepare() };
+    match cli.command {
         Task::Ci { full } => ci::run(full),
         Task::Check => check::run(),
         Task::Test => ci::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
-        Task::E2e { command } => house::run(prepare, || e2e(&command)),
+        Task::E2e { command } => house::run(|| prepare(prepare_e2e), || e2e(&command)),
         Task::Packages => {
             let installed = apt::ensure()?;
             println!("installed: {}", if installed.is_empty() { "nothing".to_owned() } else { installed.join(" ") });
@@ -165,16 +169,16 @@ fn run(task: Task) -> Result<()> {
         Task::Bench { command: BenchTask::Floor(Json { json }) } => {
             house::run(|| apt::ensure().map(drop), || bench::floor(json))
         }
-        Task::Bench { command: BenchTask::Pod(Json { json }) } => house::run(prepare_bench, || bench::pod(json)),
+        Task::Bench { command: BenchTask::Pod(Json { json }) } => house::run(|| prepare(prepare_bench), || bench::pod(json)),
         Task::Bench { command: BenchTask::Reference } => bench::build_reference(),
-        Task::Vm { command: VmTask::FirstPod } => house::run(prepare_vm, scenario::vm::play),
+        Task::Vm { command: VmTask::FirstPod } => house::run(|| prepare(prepare_vm), scenario::vm::play),
         Task::Vm { command: VmTask::Boot } => house::run(|| vm::Kernel::fetch().map(drop), vm::boot),
         Task::Registry { command } => registry(command),
     }
 }
 
 /// What a scenario needs and can't fetch from inside its house.
-fn prepare() -> Result<()> {
+fn prepare_e2e() -> Result<()> {
     apt::ensure()?;
     controlplane::build::build(&paths::cache().join("controlplane/build.log"))?;
     ci::cargo(&["build", "--workspace", "--bins", "--locked", "--quiet"])
@@ -182,7 +186,7 @@ fn prepare() -> Result<()> {
 
 fn prepare_vm() -> Result<()> {
     vm::Kernel::fetch()?;
-    prepare()
+    prepare_e2e()
 }
 
 /// What `bench pod` needs: the programs as they ship, but for link-time optimisation.

@@ -103,7 +103,7 @@ fn visit(home: &Home, before: &Picture, point: u64) -> Result<Outcome> {
 
 fn crash(home: &Home, point: u64) -> Result<Outcome> {
     let mut run = home.start(&[("BERTH_CRASH_AT", point.to_string())])?;
-    let mut ended = run.await_said(" Ready ")?;
+    let mut ended = run.await_ready_or_end()?;
     if ended.is_none() {
         // It may abort just now, in what follows Ready.
         let _ = run.interrupt();

@@ -1,14 +1,17 @@
 //! Another machine on the node's network: a network namespace with a cable to the control plane's bridge.
 
+use std::fs;
 use std::process::Command;
 
 use anyhow::Result;
+use nix::mount::{MntFlags, umount2};
 
 use crate::command;
 use crate::controlplane::BRIDGE;
 
 const NAME: &str = "berth-peer";
 const CABLE: &str = "berth-peer0";
+const FOLDER: &str = "/run/netns";
 const ADDRESS: &str = "10.251.0.9/24";
 
 /// The other machine. Dropping it removes it.
@@ -34,9 +37,12 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // Both fail only when the attachment did.
+        // They fail only when the attachment did.
         let _ = ip(&["link", "delete", CABLE]);
         let _ = ip(&["netns", "delete", NAME]);
+        // The tool makes a mount of its own for its namespaces and leaves it.
+        let _ = umount2(FOLDER, MntFlags::MNT_DETACH);
+        let _ = fs::remove_dir(FOLDER);
     }
 }
 
