@@ -35,12 +35,15 @@ impl Host for Pods {
         self.list().iter().any(|view| {
             let metadata = &view.pod.metadata;
             let status = &view.status;
-            let lists = [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
+            let lists =
+                [&status.container_statuses, &status.init_container_statuses, &status.ephemeral_container_statuses];
             metadata.namespace.as_deref() == Some(namespace)
                 && metadata.name.as_deref() == Some(pod)
-                && lists.into_iter().flatten().flatten().any(|of| {
-                    of.name == container && of.state.as_ref().is_some_and(|state| state.running.is_some())
-                })
+                && lists
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .any(|of| of.name == container && of.state.as_ref().is_some_and(|state| state.running.is_some()))
         })
     }
 }

@@ -89,10 +89,9 @@ async fn send(file: File, source: &Source, options: &Options, out: &mpsc::Sender
             }
             let more = writer.write(&record);
             record.clear();
-            if !more || writer.buffer.len() >= 32 << 10 {
-                if out.send(Ok(writer.take())).await.is_err() || !more {
-                    return Ok(());
-                }
+            let send = !more || writer.buffer.len() >= 32 << 10;
+            if send && (out.send(Ok(writer.take())).await.is_err() || !more) {
+                return Ok(());
             }
         }
         if !writer.buffer.is_empty() && out.send(Ok(writer.take())).await.is_err() {

@@ -12,10 +12,10 @@ use berth_pods::LogError;
 use http::{StatusCode, header};
 use serde_json::json;
 
+use crate::Host;
 use crate::auth::{Gate, subresources, verb};
 use crate::logs::{self, Options};
 use crate::server::Caller;
-use crate::Host;
 
 /// The HTTPS API. Every path, known or not, is behind the gate.
 pub(crate) fn router(host: Arc<dyn Host>, gate: Arc<Gate>) -> Router {

@@ -65,9 +65,14 @@ impl Options {
         };
         let since = match (number("sinceSeconds")?, since_time) {
             (Some(_), Some(_)) => {
-                return Err(Refused::Invalid("sinceSeconds", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+                return Err(Refused::Invalid(
+                    "sinceSeconds",
+                    "at most one of `sinceTime` or `sinceSeconds` may be specified",
+                ));
             }
-            (Some(seconds), None) if seconds < 1 => return Err(Refused::Invalid("sinceSeconds", "must be greater than 0")),
+            (Some(seconds), None) if seconds < 1 => {
+                return Err(Refused::Invalid("sinceSeconds", "must be greater than 0"));
+            }
             (Some(seconds), None) => now().and_then(|now| now.checked_sub(SignedDuration::from_secs(seconds)).ok()),
             (None, time) => time,
         };
@@ -137,7 +142,8 @@ mod tests {
 
     #[test]
     fn a_query_is_read_and_checked() {
-        let options = Options::parse("follow=true&timestamps=1&tailLines=5&limitBytes=10&sinceTime=2026-11-24T04%3A00%3A00Z");
+        let options =
+            Options::parse("follow=true&timestamps=1&tailLines=5&limitBytes=10&sinceTime=2026-11-24T04%3A00%3A00Z");
         let options = options.expect("a good query");
         assert!(options.follow && options.timestamps && !options.previous);
         assert_eq!((options.tail_lines, options.limit_bytes), (Some(5), Some(10)));

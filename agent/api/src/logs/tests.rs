@@ -45,8 +45,7 @@ fn source(path: &Path) -> (Source, Arc<OneContainer>) {
 
 async fn read(path: &Path, query: &str) -> String {
     let options = Options::parse(query).expect(query);
-    let chunks: Vec<Bytes> =
-        stream(source(path).0, options).await.expect("opens").try_collect().await.expect("reads");
+    let chunks: Vec<Bytes> = stream(source(path).0, options).await.expect("opens").try_collect().await.expect("reads");
     String::from_utf8(chunks.concat()).expect("text")
 }
 
