@@ -47,8 +47,8 @@ pub async fn connect(file: &Path) -> Result<Client, ConnectError> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let refuse = |source| ConnectError::Kubeconfig { file: file.to_path_buf(), source: Box::new(source) };
     let kubeconfig = Kubeconfig::read_from(file).map_err(refuse)?;
-    let mut config =
-        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(refuse)?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(refuse)?;
     config.connect_timeout = Some(Duration::from_secs(10));
-    Client::try_from(config).map_err(|source| ConnectError::Client { file: file.to_path_buf(), source: Box::new(source) })
+    Client::try_from(config)
+        .map_err(|source| ConnectError::Client { file: file.to_path_buf(), source: Box::new(source) })
 }

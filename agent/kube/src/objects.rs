@@ -73,7 +73,15 @@ impl<K> Drop for Entry<K> {
 }
 
 /// The kinds that are fetched by name.
-trait Named: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + fmt::Debug + DeserializeOwned + Send + Sync + 'static {
+trait Named:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+    + Clone
+    + fmt::Debug
+    + DeserializeOwned
+    + Send
+    + Sync
+    + 'static
+{
     const KIND: Kind;
     fn cache(shared: &Shared) -> &Mutex<Cache<Self>>;
 }
@@ -101,11 +109,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl ClusterObjects {
     /// Nothing is fetched yet. Must be used within a tokio runtime.
     pub fn new(client: Client) -> Self {
-        let shared = Shared {
-            changes: broadcast::Sender::new(256),
-            config_maps: Mutex::default(),
-            secrets: Mutex::default(),
-        };
+        let shared =
+            Shared { changes: broadcast::Sender::new(256), config_maps: Mutex::default(), secrets: Mutex::default() };
         Self { client: Cluster(client), shared: Arc::new(shared), services: Mutex::new(None) }
     }
 

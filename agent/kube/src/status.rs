@@ -174,14 +174,18 @@ mod tests {
 
     #[test]
     fn a_condition_keeps_its_time_until_it_turns() {
-        let machine = Machine { cpus: 2, memory: 4 << 30, storage: 100 << 30, architecture: "amd64", ..Machine::default() };
+        let machine =
+            Machine { cpus: 2, memory: 4 << 30, storage: 100 << 30, architecture: "amd64", ..Machine::default() };
         let (early, late) = (at("2026-11-24T04:00:00Z"), at("2026-11-24T05:00:00Z"));
         let first = status(&options(), &machine, &Health::default(), &[], &early);
         let before = first.conditions.clone().expect("conditions");
         let second = status(&options(), &machine, &Health::default(), &before, &late);
         assert!(is_same(&first, &second));
         let ready = second.conditions.as_ref().expect("conditions").last().expect("Ready");
-        assert_eq!((ready.last_transition_time.as_ref(), ready.last_heartbeat_time.as_ref()), (Some(&early), Some(&late)));
+        assert_eq!(
+            (ready.last_transition_time.as_ref(), ready.last_heartbeat_time.as_ref()),
+            (Some(&early), Some(&late))
+        );
 
         let ill = Health { problem: Some("network plugin not ready".to_owned()) };
         let third = status(&options(), &machine, &ill, &before, &late);
@@ -192,7 +196,8 @@ mod tests {
 
     #[test]
     fn the_object_says_what_the_scheduler_needs() {
-        let machine = Machine { cpus: 2, memory: 4 << 30, storage: 100 << 30, architecture: "amd64", ..Machine::default() };
+        let machine =
+            Machine { cpus: 2, memory: 4 << 30, storage: 100 << 30, architecture: "amd64", ..Machine::default() };
         let node = node(&options(), &machine, &Health::default(), &at("2026-11-24T04:00:00Z"));
         let status = node.status.expect("status");
         assert_eq!(status.capacity.expect("capacity")["memory"].0, "4194304Ki");
