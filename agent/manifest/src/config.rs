@@ -169,27 +169,107 @@ struct RawAuthorization {
 /// The fields of v1beta1 that Berth knows by name only
 /// (`k8s.io/kubelet@v0.37.2:config/v1beta1/types.go#KubeletConfiguration`).
 const NOT_USED_YET: &[&str] = &[
-    "allowedUnsafeSysctls", "configMapAndSecretChangeDetectionStrategy", "containerLogMaxWorkers",
-    "containerLogMonitorInterval", "contentType", "cpuCFSQuota", "cpuCFSQuotaPeriod", "cpuManagerPolicy",
-    "cpuManagerPolicyOptions", "cpuManagerReconcilePeriod", "crashLoopBackOff", "defaultPodSysctls",
-    "enableContentionProfiling", "enableControllerAttachDetach", "enableDebugFlagsHandler", "enableDebuggingHandlers",
-    "enableProfilingHandler", "enableServer", "enableSystemLogHandler", "enableSystemLogQuery", "enforceNodeAllocatable",
-    "eventBurst", "eventRecordQPS", "evictionHard", "evictionMaxPodGracePeriod", "evictionMinimumReclaim",
-    "evictionPressureTransitionPeriod", "evictionSoft", "evictionSoftGracePeriod", "failCgroupV1", "failSwapOn",
-    "featureGates", "fileCheckFrequency", "hairpinMode", "httpCheckFrequency", "imageGCHighThresholdPercent",
-    "imageGCLowThresholdPercent", "imageMaximumGCAge", "imageMinimumGCAge", "imagePullCredentialsVerificationPolicy",
-    "imageServiceEndpoint", "iptablesDropBit", "iptablesMasqueradeBit", "kernelMemcgNotification", "kubeAPIBurst",
-    "kubeAPIQPS", "kubeReserved", "kubeReservedCgroup", "kubeletCgroups", "localStorageCapacityIsolation", "logging",
-    "makeIPTablesUtilChains", "maxOpenFiles", "maxParallelImagePulls", "memoryManagerPolicy", "memoryReservationPolicy",
-    "memorySwap", "memoryThrottlingFactor", "mergeDefaultEvictionSettings", "nodeStatusMaxImages", "oomScoreAdj",
-    "podLogsDir", "podsPerCore", "preloadedImagesVerificationAllowlist", "protectKernelDefaults", "providerID",
-    "qosReserved", "readOnlyPort", "registryBurst", "registryPullQPS", "reservedMemory", "reservedSystemCPUs",
-    "rotateCertificates", "runOnce", "runtimeRequestTimeout", "seccompDefault", "serializeImagePulls",
-    "serverTLSBootstrap", "showHiddenMetricsForVersion", "shutdownGracePeriod", "shutdownGracePeriodByPodPriority",
-    "shutdownGracePeriodCriticalPods", "singleProcessOOMKill", "staticPodURL", "staticPodURLHeader",
-    "streamingConnectionIdleTimeout", "syncFrequency", "systemCgroups", "systemReserved", "systemReservedCgroup",
-    "tlsCipherSuites", "tlsCurvePreferences", "tlsMinVersion", "topologyManagerPolicy", "topologyManagerPolicyOptions",
-    "topologyManagerScope", "tracing", "userNamespaces", "volumePluginDir", "volumeStatsAggPeriod", "cgroupsPerQOS",
+    "allowedUnsafeSysctls",
+    "configMapAndSecretChangeDetectionStrategy",
+    "containerLogMaxWorkers",
+    "containerLogMonitorInterval",
+    "contentType",
+    "cpuCFSQuota",
+    "cpuCFSQuotaPeriod",
+    "cpuManagerPolicy",
+    "cpuManagerPolicyOptions",
+    "cpuManagerReconcilePeriod",
+    "crashLoopBackOff",
+    "defaultPodSysctls",
+    "enableContentionProfiling",
+    "enableControllerAttachDetach",
+    "enableDebugFlagsHandler",
+    "enableDebuggingHandlers",
+    "enableProfilingHandler",
+    "enableServer",
+    "enableSystemLogHandler",
+    "enableSystemLogQuery",
+    "enforceNodeAllocatable",
+    "eventBurst",
+    "eventRecordQPS",
+    "evictionHard",
+    "evictionMaxPodGracePeriod",
+    "evictionMinimumReclaim",
+    "evictionPressureTransitionPeriod",
+    "evictionSoft",
+    "evictionSoftGracePeriod",
+    "failCgroupV1",
+    "failSwapOn",
+    "featureGates",
+    "fileCheckFrequency",
+    "hairpinMode",
+    "httpCheckFrequency",
+    "imageGCHighThresholdPercent",
+    "imageGCLowThresholdPercent",
+    "imageMaximumGCAge",
+    "imageMinimumGCAge",
+    "imagePullCredentialsVerificationPolicy",
+    "imageServiceEndpoint",
+    "iptablesDropBit",
+    "iptablesMasqueradeBit",
+    "kernelMemcgNotification",
+    "kubeAPIBurst",
+    "kubeAPIQPS",
+    "kubeReserved",
+    "kubeReservedCgroup",
+    "kubeletCgroups",
+    "localStorageCapacityIsolation",
+    "logging",
+    "makeIPTablesUtilChains",
+    "maxOpenFiles",
+    "maxParallelImagePulls",
+    "memoryManagerPolicy",
+    "memoryReservationPolicy",
+    "memorySwap",
+    "memoryThrottlingFactor",
+    "mergeDefaultEvictionSettings",
+    "nodeStatusMaxImages",
+    "oomScoreAdj",
+    "podLogsDir",
+    "podsPerCore",
+    "preloadedImagesVerificationAllowlist",
+    "protectKernelDefaults",
+    "providerID",
+    "qosReserved",
+    "readOnlyPort",
+    "registryBurst",
+    "registryPullQPS",
+    "reservedMemory",
+    "reservedSystemCPUs",
+    "rotateCertificates",
+    "runOnce",
+    "runtimeRequestTimeout",
+    "seccompDefault",
+    "serializeImagePulls",
+    "serverTLSBootstrap",
+    "showHiddenMetricsForVersion",
+    "shutdownGracePeriod",
+    "shutdownGracePeriodByPodPriority",
+    "shutdownGracePeriodCriticalPods",
+    "singleProcessOOMKill",
+    "staticPodURL",
+    "staticPodURLHeader",
+    "streamingConnectionIdleTimeout",
+    "syncFrequency",
+    "systemCgroups",
+    "systemReserved",
+    "systemReservedCgroup",
+    "tlsCipherSuites",
+    "tlsCurvePreferences",
+    "tlsMinVersion",
+    "topologyManagerPolicy",
+    "topologyManagerPolicyOptions",
+    "topologyManagerScope",
+    "tracing",
+    "userNamespaces",
+    "volumePluginDir",
+    "volumeStatsAggPeriod",
+    "cgroupsPerQOS",
 ];
 
 /// Nested fields that are known and not used yet.
@@ -277,7 +357,9 @@ fn check(raw: Raw) -> Result<KubeletConfig, (&'static str, String)> {
     let healthz_port = raw.healthz_port.unwrap_or(10248);
     let healthz = match healthz_port {
         0 => None,
-        number => Some((address("healthzBindAddress", &raw.healthz_bind_address, "127.0.0.1")?, port("healthzPort", number)?)),
+        number => {
+            Some((address("healthzBindAddress", &raw.healthz_bind_address, "127.0.0.1")?, port("healthzPort", number)?))
+        }
     };
     Ok(KubeletConfig {
         static_pod_path: path(&raw.static_pod_path),
@@ -336,7 +418,10 @@ fn address(field: &'static str, text: &str, default: &str) -> Result<IpAddr, (&'
 }
 
 fn port(field: &'static str, number: i32) -> Result<u16, (&'static str, String)> {
-    u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(|| (field, format!("{number} is not between 1 and 65535")))
+    u16::try_from(number)
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(|| (field, format!("{number} is not between 1 and 65535")))
 }
 
 fn positive(field: &'static str, number: i32) -> Result<u32, (&'static str, String)> {
@@ -346,7 +431,15 @@ fn positive(field: &'static str, number: i32) -> Result<u32, (&'static str, Stri
 /// A size such as `10Mi`; whole units only.
 fn size(text: &str) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let units = BTreeMap::from([("", 1), ("k", 1000), ("M", 1_000_000), ("G", 1_000_000_000), ("Ki", 1 << 10), ("Mi", 1 << 20), ("Gi", 1 << 30)]);
+    let units = BTreeMap::from([
+        ("", 1),
+        ("k", 1000),
+        ("M", 1_000_000),
+        ("G", 1_000_000_000),
+        ("Ki", 1 << 10),
+        ("Mi", 1 << 20),
+        ("Gi", 1 << 30),
+    ]);
     text[..end].parse::<u64>().ok()?.checked_mul(*units.get(&text[end..])?)
 }
 

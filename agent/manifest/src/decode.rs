@@ -166,9 +166,7 @@ impl<'de> de::Deserializer<'de> for At<'_> {
                 _ => Err(de::Error::custom("a number that is none")),
             },
             Data::String(text) => visitor.visit_str(text),
-            Data::Sequence(items) => {
-                visitor.visit_seq(Items { rest: items.iter().enumerate(), context: self.context })
-            }
+            Data::Sequence(items) => visitor.visit_seq(Items { rest: items.iter().enumerate(), context: self.context }),
             Data::Mapping(entries) => self.mapping(entries, None, visitor),
         }
     }
@@ -293,7 +291,8 @@ mod tests {
 
     #[test]
     fn a_mistake_is_named_with_its_line_and_path() {
-        let text = "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - name: a\n    ports:\n    - containerPort: http\n";
+        let text =
+            "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - name: a\n    ports:\n    - containerPort: http\n";
         let error = pod(text).expect_err("a port is a number");
         assert_eq!(
             error.to_string(),
@@ -302,7 +301,10 @@ mod tests {
         let error = pod("spec:\n  containers: {}\n").expect_err("a list");
         assert!(error.to_string().starts_with("line 2: field spec.containers: invalid type: map"), "{error}");
         let error = pod("metadata:\n  labels:\n    a.b/c: 1\n").expect_err("a string");
-        assert!(error.to_string().starts_with("line 3: field metadata.labels[a.b/c]: invalid type: integer `1`"), "{error}");
+        assert!(
+            error.to_string().starts_with("line 3: field metadata.labels[a.b/c]: invalid type: integer `1`"),
+            "{error}"
+        );
         let error = pod("metadata:\n  labels: {v: yes}\n").expect_err("a string");
         assert!(error.to_string().contains("boolean `true`, expected a string (quote it)"), "{error}");
         let error = pod("spec: 3\n").expect_err("a mapping");

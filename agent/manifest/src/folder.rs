@@ -135,7 +135,14 @@ impl Folder {
 
     fn add_watch(&self, fd: &AsyncFd<rustix::fd::OwnedFd>) -> bool {
         use inotify::WatchFlags as W;
-        let flags = W::CLOSE_WRITE | W::CREATE | W::DELETE | W::MOVED_FROM | W::MOVED_TO | W::DELETE_SELF | W::MOVE_SELF | W::ATTRIB;
+        let flags = W::CLOSE_WRITE
+            | W::CREATE
+            | W::DELETE
+            | W::MOVED_FROM
+            | W::MOVED_TO
+            | W::DELETE_SELF
+            | W::MOVE_SELF
+            | W::ATTRIB;
         // Editors replace files; a single file is watched through its folder.
         let at = if self.path.is_file() { parent(&self.path) } else { self.path.as_path() };
         inotify::add_watch(fd, at, flags).is_ok()
@@ -154,7 +161,9 @@ impl Folder {
             }
             match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_file() => drop(files.insert(path)),
-                Ok(metadata) if metadata.is_dir() => problems.push(Problem::file(&path, "is a folder; folders inside are not read")),
+                Ok(metadata) if metadata.is_dir() => {
+                    problems.push(Problem::file(&path, "is a folder; folders inside are not read"))
+                }
                 Ok(_) => problems.push(Problem::file(&path, "is not a file")),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => problems.push(Problem::file(&path, error.to_string())),

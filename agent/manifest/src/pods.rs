@@ -105,7 +105,11 @@ fn of_document(file: &Path, document: &Node, node_name: &str) -> Result<Vec<Mani
     let (version, api_version) = word("apiVersion")?;
     let (kind_node, kind) = word("kind")?;
     if api_version != "v1" {
-        return Err(refuse(version, "apiVersion", format!("{api_version:?} is not supported here: pods are of \"v1\"")));
+        return Err(refuse(
+            version,
+            "apiVersion",
+            format!("{api_version:?} is not supported here: pods are of \"v1\""),
+        ));
     }
     match kind {
         "Pod" => Ok(vec![of_pod(file, document, node_name)?]),
@@ -119,7 +123,9 @@ fn of_document(file: &Path, document: &Node, node_name: &str) -> Result<Vec<Mani
             }
             _ => Err(refuse(document, "items", "a list of pods is needed".to_owned())),
         },
-        other => Err(refuse(kind_node, "kind", format!("{other:?} can't run without a cluster: only Pod and List can"))),
+        other => {
+            Err(refuse(kind_node, "kind", format!("{other:?} can't run without a cluster: only Pod and List can")))
+        }
     }
 }
 

@@ -33,7 +33,9 @@ pub(crate) fn resolve(text: &str, plain: bool, tag: Tag<'_>) -> Result<Scalar, S
         Tag::None if plain => Ok(implicit(text, true)),
         Tag::None | Tag::Foreign | Tag::Core("str") => Ok(Scalar::Text(text.to_owned())),
         Tag::Core("binary") => {
-            let bytes = STANDARD.decode(text.replace(['\n', '\r'], "")).map_err(|_| "!!binary value contains invalid base64 data")?;
+            let bytes = STANDARD
+                .decode(text.replace(['\n', '\r'], ""))
+                .map_err(|_| "!!binary value contains invalid base64 data")?;
             Ok(Scalar::Text(String::from_utf8_lossy(&bytes).into_owned()))
         }
         Tag::Core(kind @ ("bool" | "int" | "float" | "null" | "timestamp")) => {
@@ -127,7 +129,9 @@ fn implicit(text: &str, timestamps: bool) -> Scalar {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Scalar::Null,
         "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => return Scalar::Bool(true),
-        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => return Scalar::Bool(false),
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
+            return Scalar::Bool(false);
+        }
         ".nan" | ".NaN" | ".NAN" => return Scalar::Float(f64::NAN),
         ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return Scalar::Float(f64::INFINITY),
         "-.inf" | "-.Inf" | "-.INF" => return Scalar::Float(f64::NEG_INFINITY),
@@ -230,7 +234,23 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(resolve(text, true, Tag::None), Ok(expected), "{text}");
         }
-        for text in ["1:30", "2001-12-14", "0x", "1e", "yEs", "tRue", "nUll", "1.2.3", "+", "-", "1__", "..", ".x", "1e999", "1Gi"] {
+        for text in [
+            "1:30",
+            "2001-12-14",
+            "0x",
+            "1e",
+            "yEs",
+            "tRue",
+            "nUll",
+            "1.2.3",
+            "+",
+            "-",
+            "1__",
+            "..",
+            ".x",
+            "1e999",
+            "1Gi",
+        ] {
             let resolved = resolve(text, true, Tag::None).expect("a scalar");
             if text == "1__" {
                 assert_eq!(resolved, Scalar::Int(1));
@@ -246,7 +266,9 @@ mod tests {
 
     #[test]
     fn floats_become_keys_as_go_prints_them() {
-        for (number, text) in [(1.5, "1.5"), (1e21, "1e+21"), (0.0001, "0.0001"), (0.00001, "1e-05"), (1_000_000.0, "1000000")] {
+        for (number, text) in
+            [(1.5, "1.5"), (1e21, "1e+21"), (0.0001, "0.0001"), (0.00001, "1e-05"), (1_000_000.0, "1000000")]
+        {
             assert_eq!(short(number), text);
         }
     }

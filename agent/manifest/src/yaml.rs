@@ -146,17 +146,20 @@ impl Reader<'_> {
     fn take(&mut self, event: Event<'_>, span: &Span) -> Result<(), YamlError> {
         let line = span.start.line();
         self.refuse_tab(span)?;
-        let flow = span.len() > 0;
+        let flow = !span.is_empty();
         match event {
             Event::Scalar(text, style, anchor, tag) => self.scalar(&text, style, anchor, tag.as_deref(), line),
-            Event::SequenceStart(anchor, _) => self.begin(Open { line, anchor, flow, kind: Kind::Sequence(Vec::new()) }),
+            Event::SequenceStart(anchor, _) => {
+                self.begin(Open { line, anchor, flow, kind: Kind::Sequence(Vec::new()) })
+            }
             Event::MappingStart(anchor, _) => {
                 self.begin(Open { line, anchor, flow, kind: Kind::Mapping(MappingBuilder::default()) })
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
             Event::Alias(anchor) => {
                 let node = self.anchors.get(&anchor).cloned();
-                let node = node.ok_or_else(|| error(line, "an alias of something that is not there, or that contains it"))?;
+                let node =
+                    node.ok_or_else(|| error(line, "an alias of something that is not there, or that contains it"))?;
                 self.count(node.size(), line)?;
                 self.put(Value { node, alias: true })
             }
@@ -197,10 +200,8 @@ impl Reader<'_> {
             None => Tag::None,
             Some(name) => name.strip_prefix("tag:yaml.org,2002:").map_or(Tag::Foreign, Tag::Core),
         };
-        let key_wanted = matches!(
-            self.open.last(),
-            Some(Open { kind: Kind::Mapping(MappingBuilder { pending: None, .. }), .. })
-        );
+        let key_wanted =
+            matches!(self.open.last(), Some(Open { kind: Kind::Mapping(MappingBuilder { pending: None, .. }), .. }));
         if key_wanted && text == "<<" && ((plain && tag == Tag::None) || tag == Tag::Core("merge")) {
             self.count(1, line)?;
             if let Some(Open { kind: Kind::Mapping(mapping), .. }) = self.open.last_mut() {

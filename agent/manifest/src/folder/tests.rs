@@ -1,7 +1,9 @@
 use super::*;
 
 fn manifest(name: &str) -> String {
-    format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{name: c, image: hello}}]}}\n")
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{name: c, image: hello}}]}}\n"
+    )
 }
 
 fn names(snapshot: &Snapshot) -> Vec<&str> {
@@ -19,7 +21,8 @@ fn what_is_wrong_is_one_line_and_the_others_run() {
     fs::write(at("a.yaml"), manifest("a")).expect("write");
     fs::write(at("b.yaml"), manifest("a")).expect("write");
     fs::write(at("c.yaml"), "kind: [").expect("write");
-    fs::write(at("d.json"), serde_json::to_string(&crate::to_json(&manifest("d")).expect("json")).expect("text")).expect("write");
+    fs::write(at("d.json"), serde_json::to_string(&crate::to_json(&manifest("d")).expect("json")).expect("text"))
+        .expect("write");
     for ignored in [".hidden.yaml", ".a.yaml.swp", "a.yaml~", "#a.yaml#"] {
         fs::write(at(ignored), "not yaml: [").expect("write");
     }
@@ -31,7 +34,10 @@ fn what_is_wrong_is_one_line_and_the_others_run() {
     assert_eq!(lines.len(), 4, "{lines:#?}");
     let base = folder.path().display();
     assert_eq!(lines[0], format!("{base}/sub: is a folder; folders inside are not read"));
-    assert_eq!(lines[1], format!("{base}/b.yaml: line 3: field metadata.name: pod default/a-n is already defined in {base}/a.yaml"));
+    assert_eq!(
+        lines[1],
+        format!("{base}/b.yaml: line 3: field metadata.name: pod default/a-n is already defined in {base}/a.yaml")
+    );
     assert!(lines[2].starts_with(&format!("{base}/c.yaml: line ")), "{}", lines[2]);
     assert_eq!(lines[3], format!("{base}/latin.yaml: is not UTF-8"));
 }
@@ -85,7 +91,6 @@ async fn changes_arrive() {
     next(&["a-n", "b-n"]).await;
     fs::remove_file(folder.path().join("a.yaml")).expect("remove");
     next(&["b-n"]).await;
-    drop(next);
     drop(receiver);
     task.await.expect("joined").expect("ended because nobody listens");
 }

@@ -46,7 +46,10 @@ fn containers(spec: &PodSpec) -> Result<(), Mistake> {
                 return Err((field("name"), "missing".to_owned()));
             }
             if !is_label(&container.name) {
-                return Err((field("name"), "must be lower-case letters, digits and '-', at most 63 of them".to_owned()));
+                return Err((
+                    field("name"),
+                    "must be lower-case letters, digits and '-', at most 63 of them".to_owned(),
+                ));
             }
             if !names.insert(container.name.as_str()) {
                 return Err((field("name"), format!("{:?} is used twice", container.name)));
@@ -64,10 +67,16 @@ fn mounts(spec: &PodSpec, container: &Container, field: &dyn Fn(&str) -> String)
     let mut paths = BTreeSet::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         if !spec.volumes.iter().flatten().any(|volume| volume.name == mount.name) {
-            return Err((field(&format!("volumeMounts[{index}].name")), format!("the pod has no volume {:?}", mount.name)));
+            return Err((
+                field(&format!("volumeMounts[{index}].name")),
+                format!("the pod has no volume {:?}", mount.name),
+            ));
         }
         if !paths.insert(mount.mount_path.as_str()) {
-            return Err((field(&format!("volumeMounts[{index}].mountPath")), format!("{:?} is used twice", mount.mount_path)));
+            return Err((
+                field(&format!("volumeMounts[{index}].mountPath")),
+                format!("{:?} is used twice", mount.mount_path),
+            ));
         }
     }
     for (index, port) in container.ports.iter().flatten().enumerate() {

@@ -1,6 +1,7 @@
 use super::*;
 
-const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  - name: c\n    image: hello\n";
+const POD: &str =
+    "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  - name: c\n    image: hello\n";
 
 fn read_one(text: &str) -> Pod {
     let mut manifests = read(Path::new("/m/web.yaml"), text, "Node-A").expect(text);
@@ -55,7 +56,10 @@ fn a_mistake_is_one_line_with_file_line_field_and_reason() {
         ("", "web.yaml: holds no manifest"),
         ("just text", "web.yaml: line 1: is not a manifest"),
         ("kind: Pod", "web.yaml: line 1: field apiVersion: missing"),
-        ("apiVersion: apps/v1\nkind: Deployment", "web.yaml: line 1: field apiVersion: \"apps/v1\" is not supported here"),
+        (
+            "apiVersion: apps/v1\nkind: Deployment",
+            "web.yaml: line 1: field apiVersion: \"apps/v1\" is not supported here",
+        ),
         ("apiVersion: v1\nkind: Service", "web.yaml: line 2: field kind: \"Service\" can't run without a cluster"),
         ("apiVersion: v1\nkind: 3", "web.yaml: line 2: field kind: must be a string"),
     ];
@@ -69,16 +73,40 @@ fn a_mistake_is_one_line_with_file_line_field_and_reason() {
         ("name: web", "name: Web", "line 4: field metadata.name: must be lower-case"),
         ("image: hello", "imagee: hello", "line 8: field spec.containers[0].imagee: unknown field"),
         ("image: hello", "image: ''", "line 8: field spec.containers[0].image: missing"),
-        ("image: hello", "image: x\n    ports: [{containerPort: 70000}]", "field spec.containers[0].ports[0].containerPort: 70000"),
+        (
+            "image: hello",
+            "image: x\n    ports: [{containerPort: 70000}]",
+            "field spec.containers[0].ports[0].containerPort: 70000",
+        ),
         ("image: hello", "image: x\n    ports: [{containerPort: '80'}]", "invalid type: string \"80\", expected i32"),
-        ("image: hello", "image: x\n  - name: c\n    image: z", "line 9: field spec.containers[1].name: \"c\" is used twice"),
+        (
+            "image: hello",
+            "image: x\n  - name: c\n    image: z",
+            "line 9: field spec.containers[1].name: \"c\" is used twice",
+        ),
         ("image: hello", "image: x\n    volumeMounts: [{name: v, mountPath: /v}]", "the pod has no volume \"v\""),
-        ("image: hello", "image: x\n  restartPolicy: Sometimes", "line 9: field spec.restartPolicy: \"Sometimes\" is none of"),
+        (
+            "image: hello",
+            "image: x\n  restartPolicy: Sometimes",
+            "line 9: field spec.restartPolicy: \"Sometimes\" is none of",
+        ),
         ("image: hello", "image: x\n  serviceAccountName: s", "static pods may not reference serviceaccounts"),
-        ("image: hello", "image: x\n    envFrom: [{secretRef: {name: s}}]", "envFrom[0].secretRef: static pods may not"),
-        ("image: hello", "image: x\n  volumes: [{name: v, configMap: {name: s}}]", "volumes[0].configMap: static pods may not"),
+        (
+            "image: hello",
+            "image: x\n    envFrom: [{secretRef: {name: s}}]",
+            "envFrom[0].secretRef: static pods may not",
+        ),
+        (
+            "image: hello",
+            "image: x\n  volumes: [{name: v, configMap: {name: s}}]",
+            "volumes[0].configMap: static pods may not",
+        ),
         ("image: hello", "image: x\n    image: z", "is not YAML: key \"image\" is already set on line 8"),
-        ("containers:\n  - name: c\n    image: hello", "containers: []", "line 6: field spec.containers: at least one container is needed"),
+        (
+            "containers:\n  - name: c\n    image: hello",
+            "containers: []",
+            "line 6: field spec.containers: at least one container is needed",
+        ),
     ];
     for (from, to, says) in edits {
         let error = refused(&POD.replace(from, to));

@@ -43,7 +43,10 @@ fn what_is_ambiguous_or_impossible_is_refused_with_its_line() {
     assert!(refused("a: [1, 2\n").starts_with("line"));
     assert_eq!(refused("\tfoo: 1\n"), "line 1: a tab must not be used to indent");
     assert_eq!(refused("a:\n\tb: 1\n"), "line 2: tabs disallowed within this context (block indentation)");
-    assert_eq!(one("a: {b:\t1}\nc:\t2\ngrüß:\t\tx y\nd: |\n  x\n  \ty\n"), json!({"a": {"b": 1}, "c": 2, "grüß": "x y", "d": "x\n\ty\n"}));
+    assert_eq!(
+        one("a: {b:\t1}\nc:\t2\ngrüß:\t\tx y\nd: |\n  x\n  \ty\n"),
+        json!({"a": {"b": 1}, "c": 2, "grüß": "x y", "d": "x\n\ty\n"})
+    );
 }
 
 #[test]
