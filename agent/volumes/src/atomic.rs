@@ -205,7 +205,8 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 }
 
 fn check_path(path: &str) -> io::Result<()> {
-    let refuse = |reason: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, format!("invalid path {path:?}: {reason}")));
+    let refuse =
+        |reason: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, format!("invalid path {path:?}: {reason}")));
     if path.is_empty() {
         return refuse("must not be empty");
     }

@@ -25,7 +25,9 @@ pub(crate) fn payload(
             (None, Some(resource)) => {
                 self::resource(pod, resource, facts).map_err(|reason| refuse("resourceFieldRef", reason))?
             }
-            (None, None) => return Err(refuse("fieldRef", "one of fieldRef and resourceFieldRef is needed".to_owned())),
+            (None, None) => {
+                return Err(refuse("fieldRef", "one of fieldRef and resourceFieldRef is needed".to_owned()));
+            }
         };
         let mode = item.mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(default_mode);
         let path = item.path.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join("/");
@@ -110,7 +112,9 @@ fn resource(pod: &Pod, field: &ResourceFieldSelector, facts: &Facts) -> Result<S
     let milli = amount(container, which, resource, facts)?;
     let divisor = match field.divisor.as_ref().map(|divisor| divisor.0.as_str()) {
         None | Some("" | "0") => 1000,
-        Some(text) => quantity::milli(text).filter(|d| *d > 0).ok_or_else(|| format!("divisor {text:?} is no quantity"))?,
+        Some(text) => {
+            quantity::milli(text).filter(|d| *d > 0).ok_or_else(|| format!("divisor {text:?} is no quantity"))?
+        }
     };
     // Rounded up, as the API documents it.
     Ok((milli / divisor + i128::from(milli % divisor != 0)).to_string())
@@ -124,7 +128,8 @@ fn amount(container: &Container, which: &str, resource: &str, facts: &Facts) -> 
         _ => resources.and_then(|r| r.requests.as_ref()),
     };
     if let Some(text) = list.and_then(|list| list.get(resource)) {
-        let milli = quantity::milli(&text.0).ok_or_else(|| format!("{which}.{resource}: {:?} is no quantity", text.0))?;
+        let milli =
+            quantity::milli(&text.0).ok_or_else(|| format!("{which}.{resource}: {:?} is no quantity", text.0))?;
         if milli != 0 || which == "requests" {
             return Ok(milli);
         }
@@ -169,9 +174,10 @@ mod tests {
             allocatable: BTreeMap::from([("cpu".into(), 1900), ("memory".into(), 1000)]),
         };
         let ask = |container: &str, what: &str, divisor: Option<&str>| {
-            let field: ResourceFieldSelector =
-                serde_json::from_value(serde_json::json!({"containerName": container, "resource": what, "divisor": divisor}))
-                    .expect("a selector");
+            let field: ResourceFieldSelector = serde_json::from_value(
+                serde_json::json!({"containerName": container, "resource": what, "divisor": divisor}),
+            )
+            .expect("a selector");
             resource(&pod(), &field, &facts)
         };
         assert_eq!(ask("c", "limits.cpu", None).as_deref(), Ok("2"));

@@ -18,7 +18,11 @@ pub(crate) enum Medium {
 }
 
 /// Reads the medium; answers the offending field and a reason when it can't be served.
-pub(crate) fn medium(source: &EmptyDirVolumeSource, pod: &Pod, facts: &Facts) -> Result<Medium, (&'static str, String)> {
+pub(crate) fn medium(
+    source: &EmptyDirVolumeSource,
+    pod: &Pod,
+    facts: &Facts,
+) -> Result<Medium, (&'static str, String)> {
     let limit = match &source.size_limit {
         None => None,
         Some(limit) => match quantity::value(&limit.0) {

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapProjection, ConfigMapVolumeSource, KeyToPath, Pod, ProjectedVolumeSource, Secret, SecretProjection,
-    SecretVolumeSource, ServiceAccountTokenProjection, VolumeProjection,
+    ConfigMap, ConfigMapProjection, ConfigMapVolumeSource, KeyToPath, Pod, ProjectedVolumeSource, Secret,
+    SecretProjection, SecretVolumeSource, ServiceAccountTokenProjection, VolumeProjection,
 };
 
 use crate::atomic::{self, Payload, Projection};
@@ -97,7 +97,9 @@ impl Gathering<'_> {
         // A token that only root could read would be useless to others: who runs as one user alone owns it.
         let owner = if identity.fs_group.is_none() { identity.only_user } else { None };
         let mode = if owner.is_some() || identity.fs_group.is_some() { 0o600 } else { mode };
-        let file = |value: String| Payload::from([(source.path.clone(), Projection { data: value.into_bytes(), mode, owner })]);
+        let file = |value: String| {
+            Payload::from([(source.path.clone(), Projection { data: value.into_bytes(), mode, owner })])
+        };
 
         let present = atomic::current(self.target)
             .and_then(|current| std::fs::read_to_string(self.target.join(current).join(&source.path)).ok());
@@ -119,7 +121,11 @@ impl Gathering<'_> {
         Ok((file(token.value), Some(renew)))
     }
 
-    async fn fetch_config_map(&self, name: &str, optional: bool) -> Result<Option<std::sync::Arc<ConfigMap>>, VolumeError> {
+    async fn fetch_config_map(
+        &self,
+        name: &str,
+        optional: bool,
+    ) -> Result<Option<std::sync::Arc<ConfigMap>>, VolumeError> {
         self.forgive(self.objects.config_map(namespace(self.pod), name).await, optional)
     }
 
@@ -182,7 +188,11 @@ impl Gathering<'_> {
                 None if optional => {}
                 None => {
                     let what = if kind == Kind::Secret { "secret" } else { "config" };
-                    return Err(VolumeError::MissingKey { volume: self.volume.to_owned(), what, key: item.key.clone() });
+                    return Err(VolumeError::MissingKey {
+                        volume: self.volume.to_owned(),
+                        what,
+                        key: item.key.clone(),
+                    });
                 }
             }
         }
@@ -212,9 +222,8 @@ pub(crate) fn identity(pod: &Pod) -> Identity {
     let fs_group = of_pod.and_then(|context| context.fs_group).and_then(|group| u32::try_from(group).ok());
     let default = of_pod.and_then(|context| context.run_as_user);
     let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-    let mut users = containers.map(|container| {
-        container.security_context.as_ref().and_then(|context| context.run_as_user).or(default)
-    });
+    let mut users = containers
+        .map(|container| container.security_context.as_ref().and_then(|context| context.run_as_user).or(default));
     let only_user = users.next().flatten().filter(|first| users.all(|user| user == Some(*first)));
     Identity { fs_group, only_user: only_user.and_then(|user| u32::try_from(user).ok()) }
 }

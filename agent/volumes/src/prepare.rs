@@ -41,7 +41,8 @@ pub(crate) async fn all(
     let uid = uid.ok_or(VolumeError::NoIdentity { field: "uid" })?;
     let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_deref()).unwrap_or_default();
     for (index, volume) in volumes.iter().enumerate() {
-        let invalid = |reason: &str| VolumeError::Invalid { index, field: "name".to_owned(), reason: reason.to_owned() };
+        let invalid =
+            |reason: &str| VolumeError::Invalid { index, field: "name".to_owned(), reason: reason.to_owned() };
         if !layout::is_component(&volume.name) {
             return Err(invalid("must be a DNS label"));
         }
@@ -84,7 +85,8 @@ impl One<'_> {
             let medium = empty_dir::medium(source, self.pod, self.facts);
             let medium = medium.map_err(|(field, reason)| self.invalid(field.to_owned(), reason))?;
             let path = self.path("empty-dir");
-            empty_dir::make(&path, medium, identity(self.pod).fs_group).map_err(|source| self.io("make", &path, source))?;
+            empty_dir::make(&path, medium, identity(self.pod).fs_group)
+                .map_err(|source| self.io("make", &path, source))?;
             return Ok((HostPath { path, read_only: false }, None));
         }
         if let Some(source) = &volume.host_path {
@@ -134,17 +136,16 @@ impl One<'_> {
         let shown = HostPath { path: path.to_path_buf(), read_only: true };
         let (payload, renew) = match gathered {
             Ok(gathered) => gathered,
-            Err(VolumeError::Object { source: ObjectError::Unavailable { .. }, .. }) if atomic::current(path).is_some() => {
+            Err(VolumeError::Object { source: ObjectError::Unavailable { .. }, .. })
+                if atomic::current(path).is_some() =>
+            {
                 tracing::warn!(volume = %self.volume.name, "the API server is away: the volume keeps what it shows");
                 return Ok((shown, Some(SystemTime::now() + crate::maintain::RETRY)));
             }
             Err(error) => return Err(error),
         };
-        let medium = if in_memory {
-            Medium::Memory(empty_dir::memory_size(None, self.pod, self.facts))
-        } else {
-            Medium::Disk
-        };
+        let medium =
+            if in_memory { Medium::Memory(empty_dir::memory_size(None, self.pod, self.facts)) } else { Medium::Disk };
         empty_dir::make(path, medium, None).map_err(|source| self.io("make", path, source))?;
         atomic::write(path, &payload, identity(self.pod).fs_group).map_err(|source| self.io("write", path, source))?;
         Ok((shown, renew))

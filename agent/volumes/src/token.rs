@@ -32,7 +32,9 @@ pub(crate) fn renew_at(token: &str) -> Option<SystemTime> {
 
 /// A number in 0..1 that differs from token to token and stays with each.
 fn spread(token: &str) -> f64 {
-    let hash = token.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let hash = token
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     f64::from(u32::try_from(hash >> 40).unwrap_or(0)) / f64::from(1_u32 << 24)
 }
 

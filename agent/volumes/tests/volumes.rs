@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use berth_volumes::{
-    Change, Facts, Kind, NoCluster, ObjectError, Objects, Token, TokenOwner, VolumeError, is_in_memory, leftovers, maintain,
-    prepare, teardown,
+    Change, Facts, Kind, NoCluster, ObjectError, Objects, Token, TokenOwner, VolumeError, is_in_memory, leftovers,
+    maintain, prepare, teardown,
 };
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
@@ -217,7 +217,11 @@ async fn what_is_missing_is_waited_for_and_what_is_unknown_is_refused() {
             "references non-existent secret key: no",
         ),
         (json!({"name": "v", "hostPath": {"path": "/nope", "type": "Directory"}}), true, "/nope is not a directory"),
-        (json!({"name": "v", "nfs": {"server": "s", "path": "/"}}), false, "spec.volumes[0].nfs: Berth does not implement"),
+        (
+            json!({"name": "v", "nfs": {"server": "s", "path": "/"}}),
+            false,
+            "spec.volumes[0].nfs: Berth does not implement",
+        ),
         (
             json!({"name": "v", "projected": {"sources": [{"clusterTrustBundle": {"path": "x"}}]}}),
             false,
@@ -316,7 +320,8 @@ async fn changes_are_shown_tokens_are_renewed_and_an_absent_server_changes_nothi
     *cluster.away.lock().expect("lock") = true;
     let asked = read("token");
     cluster.set(Kind::ConfigMap, "kube-root-ca.crt", &[("ca.crt", "THREE")]);
-    let again = prepare(&pod, &*cluster, root.path(), &Facts::default()).await.expect("a container may restart meanwhile");
+    let again =
+        prepare(&pod, &*cluster, root.path(), &Facts::default()).await.expect("a container may restart meanwhile");
     assert_eq!(again, paths);
     assert_eq!((read("ca.crt"), read("token")), ("TWO".to_owned(), asked));
 

@@ -5,13 +5,17 @@ use super::*;
 fn payload(files: &[(&str, &str)]) -> Payload {
     files
         .iter()
-        .map(|(path, data)| ((*path).to_owned(), Projection { data: data.as_bytes().to_vec(), mode: 0o640, owner: None }))
+        .map(|(path, data)| {
+            ((*path).to_owned(), Projection { data: data.as_bytes().to_vec(), mode: 0o640, owner: None })
+        })
         .collect()
 }
 
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        fs::read_dir(folder).expect("list").map(|e| e.expect("entry").file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .expect("list")
+        .map(|e| e.expect("entry").file_name().to_string_lossy().into_owned())
+        .collect();
     names.sort();
     names
 }
