@@ -39,10 +39,12 @@ pub(crate) async fn run(options: Agent) -> Result<()> {
     tokio::spawn(keep_health(cri.clone(), health));
     let publisher = Arc::new(berth_kube::Publisher::new(client.clone(), &name));
     let objects = Arc::new(ClusterObjects::new(client.clone()));
-    let sources: &[Source] = if config.static_pod_path.is_some() { &[Source::Api, Source::Files] } else { &[Source::Api] };
-    let pods = Pods::start(pods_config(&options, &config, &name, &cri), cri.clone(), objects.clone(), publisher, sources)
-        .await
-        .context("starting the pod workers")?;
+    let sources: &[Source] =
+        if config.static_pod_path.is_some() { &[Source::Api, Source::Files] } else { &[Source::Api] };
+    let pods =
+        Pods::start(pods_config(&options, &config, &name, &cri), cri.clone(), objects.clone(), publisher, sources)
+            .await
+            .context("starting the pod workers")?;
     pods.set_node(node_facts(ip, config.max_pods));
 
     // Bound before the node says where it listens.
@@ -134,8 +136,8 @@ fn pods_config(options: &Agent, config: &KubeletConfig, name: &str, cri: &Cri) -
 
 fn node_facts(ip: IpAddr, max_pods: u32) -> NodeFacts {
     let memory = host::memory();
-    let allocatable =
-        [("cpu", host::cpus() * 1000), ("memory", memory), ("pods", i64::from(max_pods))].map(|(k, v)| (k.to_owned(), v));
+    let allocatable = [("cpu", host::cpus() * 1000), ("memory", memory), ("pods", i64::from(max_pods))]
+        .map(|(k, v)| (k.to_owned(), v));
     NodeFacts { ips: vec![ip.to_string()], memory_capacity: memory, allocatable: allocatable.into() }
 }
 
@@ -151,7 +153,8 @@ async fn register(
     if !config.register_node {
         bail!("registerNode: false is not supported yet: the node must register itself");
     }
-    let version = cri.version(VersionRequest::default()).await.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
+    let version =
+        cri.version(VersionRequest::default()).await.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
     let node = NodeOptions {
         name: name.to_owned(),
         hostname: name.to_owned(),
@@ -178,7 +181,12 @@ async fn health_of(cri: &Cri) -> Health {
             let unready: Vec<_> = conditions
                 .iter()
                 .filter(|condition| !condition.status)
-                .map(|c| format!("container runtime network not ready: {} reason:{} message:{}", c.r#type, c.reason, c.message))
+                .map(|c| {
+                    format!(
+                        "container runtime network not ready: {} reason:{} message:{}",
+                        c.r#type, c.reason, c.message
+                    )
+                })
                 .collect();
             (!unready.is_empty()).then(|| unready.join("; "))
         }

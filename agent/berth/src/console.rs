@@ -52,16 +52,17 @@ fn state_of(pod: &Pod, status: &PodStatus) -> String {
         let urls = urls(pod, status);
         return if urls.is_empty() { "Ready".into() } else { format!("Ready    {}", urls.join("  ")) };
     }
-    let waiting = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten()).find_map(
-        |container| {
-            let waiting = container.state.as_ref()?.waiting.as_ref()?;
-            let reason = waiting.reason.as_deref().filter(|reason| *reason != "ContainerCreating")?;
-            Some(match waiting.message.as_deref() {
-                Some(message) => format!("{reason}: {message}"),
-                None => reason.to_owned(),
-            })
-        },
-    );
+    let waiting =
+        status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten()).find_map(
+            |container| {
+                let waiting = container.state.as_ref()?.waiting.as_ref()?;
+                let reason = waiting.reason.as_deref().filter(|reason| *reason != "ContainerCreating")?;
+                Some(match waiting.message.as_deref() {
+                    Some(message) => format!("{reason}: {message}"),
+                    None => reason.to_owned(),
+                })
+            },
+        );
     match waiting {
         Some(reason) => format!("{phase}  {reason}"),
         None => phase.to_owned(),
@@ -70,7 +71,8 @@ fn state_of(pod: &Pod, status: &PodStatus) -> String {
 
 /// Where a browser on this machine reaches the pod's TCP ports.
 fn urls(pod: &Pod, status: &PodStatus) -> Vec<String> {
-    let ports = pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(|container| container.ports.iter().flatten());
+    let ports =
+        pod.spec.iter().flat_map(|spec| &spec.containers).flat_map(|container| container.ports.iter().flatten());
     let mut urls = Vec::new();
     for port in ports.filter(|port| port.protocol.as_deref().unwrap_or("TCP") == "TCP") {
         if let Some(ip) = status.pod_ip.as_deref() {

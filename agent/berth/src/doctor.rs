@@ -71,7 +71,10 @@ impl Facts {
             controllers: if cgroup_v2 {
                 text("/sys/fs/cgroup/cgroup.controllers").split_whitespace().map(str::to_owned).collect()
             } else {
-                names("/sys/fs/cgroup").into_iter().flat_map(|n| n.split(',').map(str::to_owned).collect::<Vec<_>>()).collect()
+                names("/sys/fs/cgroup")
+                    .into_iter()
+                    .flat_map(|n| n.split(',').map(str::to_owned).collect::<Vec<_>>())
+                    .collect()
             },
             seccomp: Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(),
             nf_tables: berth_net::nft::Nft::open().is_ok(),
@@ -88,7 +91,13 @@ pub(crate) fn judge(facts: &Facts) -> Vec<Finding> {
         let verdict = if ok { Verdict::Good } else { otherwise };
         findings.push(Finding { verdict, what, detail, remedy: if ok { "" } else { remedy } });
     };
-    say(facts.euid == 0, Verdict::Missing, "root", format!("effective user id {}", facts.euid), "run berth as root (sudo)");
+    say(
+        facts.euid == 0,
+        Verdict::Missing,
+        "root",
+        format!("effective user id {}", facts.euid),
+        "run berth as root (sudo)",
+    );
     say(
         facts.capabilities & (CAP_SYS_ADMIN | CAP_NET_ADMIN) == CAP_SYS_ADMIN | CAP_NET_ADMIN,
         Verdict::Missing,
@@ -272,7 +281,8 @@ mod tests {
 
     #[test]
     fn each_thing_that_is_missing_is_named_with_a_remedy() {
-        let cases: [(fn(&mut Facts), &str); 6] = [
+        type Damage = fn(&mut Facts);
+        let cases: [(Damage, &str); 6] = [
             (|f| f.euid = 1000, "root"),
             (|f| f.capabilities = 0, "capabilities"),
             (|f| f.kernel = (5, 4), "kernel"),

@@ -24,7 +24,8 @@ pub(crate) fn address() -> Option<IpAddr> {
 /// Bytes of memory.
 pub(crate) fn memory() -> i64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<i64>().ok());
+    let kib =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<i64>().ok());
     kib.unwrap_or(0).saturating_mul(1024)
 }
 
