@@ -33,9 +33,9 @@ fn bits_are_those_of_the_kernel() {
 
 #[test]
 fn every_capability_survives_the_oci_form() {
-    for bit in 0..NAMES.len() {
+    for (bit, name) in NAMES.iter().enumerate() {
         let sets = Capabilities { bounding: 1 << bit, ..Capabilities::default() };
-        assert_eq!(from_oci(&to_oci(&sets)), sets, "{}", NAMES[bit]);
+        assert_eq!(from_oci(&to_oci(&sets)), sets, "{name}");
     }
 }
 

@@ -63,9 +63,10 @@ pub(super) fn build(
 
     let replaced = |path: &str| binds.iter().any(|(destination, _)| destination == path);
     let own_dev = replaced("/dev");
+    let hidden = |path: &str| replaced(path) || (own_dev && path.starts_with("/dev/"));
     let mut mounts: Vec<_> = DEFAULTS
         .iter()
-        .filter(|(path, ..)| !replaced(path) && !(own_dev && path.starts_with("/dev/")))
+        .filter(|(path, ..)| !hidden(path))
         .map(|(path, kind, source, options)| {
             let writable = security.privileged && matches!(*kind, "sysfs" | "cgroup");
             let options: Vec<_> =

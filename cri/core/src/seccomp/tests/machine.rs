@@ -30,7 +30,7 @@ impl Call {
             0 => Some(self.number),
             4 => Some(self.abi.audit()),
             8 | 12 => Some(0xdead_beef),
-            16..64 if offset % 4 == 0 => Some(half(self.args[((offset - 16) / 8) as usize], offset % 8 == 4)),
+            16..64 if offset.is_multiple_of(4) => Some(half(self.args[((offset - 16) / 8) as usize], offset % 8 == 4)),
             _ => None,
         }
     }
@@ -47,7 +47,7 @@ pub(super) fn steps(filter: &[u8], call: &Call) -> usize {
 }
 
 fn execute(filter: &[u8], call: &Call) -> Result<(u32, usize), String> {
-    if filter.is_empty() || filter.len() % 8 != 0 || filter.len() / 8 > 4096 {
+    if filter.is_empty() || !filter.len().is_multiple_of(8) || filter.len() / 8 > 4096 {
         return Err(format!("{} bytes are no filter", filter.len()));
     }
     let mut a = 0_u32;
