@@ -30,7 +30,7 @@ fn one(mut text: &str) -> Vec<Challenge> {
     let mut challenges: Vec<Challenge> = Vec::new();
     loop {
         text = text.trim_start_matches([' ', '\t', ',']);
-        let end = text.find(|c: char| matches!(c, ' ' | '\t' | ',' | '=')).unwrap_or(text.len());
+        let end = text.find([' ', '\t', ',', '=']).unwrap_or(text.len());
         let (word, rest) = text.split_at(end);
         if word.is_empty() {
             return challenges;

@@ -191,7 +191,7 @@ fn content_that_is_not_what_was_announced_is_refused() {
     let error = import(&store, "test/diff", &Made::with_diff_ids(vec![gzip(&archive)], &[other])).expect_err("DiffID");
     assert!(matches!(&error, PullError::DigestMismatch { what, .. } if what.contains("content of layer")), "{error}");
 
-    let mut made = Made::gzipped(&[archive.clone()]);
+    let mut made = Made::gzipped(std::slice::from_ref(&archive));
     let size = made.blobs[0].1.len();
     made.blobs[0].1[size / 2] ^= 1;
     let error = import(&store, "test/blob", &made).expect_err("blob");
