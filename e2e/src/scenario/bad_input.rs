@@ -88,12 +88,12 @@ spec:
 
 fn command_lines(dir: &Path) -> Result<()> {
     let bad = dir.join("bad.yaml");
-    fs::write(&bad, "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\nmaxPodz: 3\n")?;
+    fs::write(&bad, "kind: KubeletConfiguration\napiVersion: kubelet.config.k8s.io/v1beta1\nmaxPods: many\n")?;
     let bad = bad.display().to_string();
     let cases: [(&[&str], &str); 4] = [
         (&["standalone", "/nowhere"], "/nowhere"),
-        (&["agent", "--kubeconfig", "/nowhere"], "/nowhere"),
-        (&["agent", "--kubeconfig", &bad, "--config", &bad], "maxPodz"),
+        (&["agent", "--node-ip", "10.0.0.1", "--kubeconfig", "/nowhere"], "/nowhere"),
+        (&["agent", "--node-ip", "10.0.0.1", "--kubeconfig", &bad, "--config", &bad], "maxPods"),
         (&["cri", "--listen", "tcp://0.0.0.0:1"], "tcp://0.0.0.0:1"),
     ];
     for (arguments, wanted) in cases {
