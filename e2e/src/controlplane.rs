@@ -145,17 +145,18 @@ impl ControlPlane {
         let super_admin = self.dir.join("super-admin.conf");
         for (name, role, subject) in [
             ("kubeadm:cluster-admins", "cluster-admin", "--group=kubeadm:cluster-admins"),
-            (
-                "berth:apiserver-kubelet-client",
-                "system:kubelet-api-admin",
-                "--user=kube-apiserver-kubelet-client",
-            ),
+            ("berth:apiserver-kubelet-client", "system:kubelet-api-admin", "--user=kube-apiserver-kubelet-client"),
         ] {
             let exists = kubectl(&super_admin).args(["get", "clusterrolebinding", name]).output()?.status.success();
             if !exists {
-                command::output(
-                    kubectl(&super_admin).args(["create", "clusterrolebinding", name, "--clusterrole", role, subject]),
-                )?;
+                command::output(kubectl(&super_admin).args([
+                    "create",
+                    "clusterrolebinding",
+                    name,
+                    "--clusterrole",
+                    role,
+                    subject,
+                ]))?;
             }
         }
         Ok(())

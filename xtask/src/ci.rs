@@ -173,7 +173,8 @@ mod tests {
 
     #[test]
     fn the_counts_of_all_test_runs_are_summed() {
-        let log = "test result: ok. 3 passed; 0 failed; 0 ignored\nx\ntest result: FAILED. 2 passed; 1 failed; 0 ignored\n";
+        let log =
+            "test result: ok. 3 passed; 0 failed; 0 ignored\nx\ntest result: FAILED. 2 passed; 1 failed; 0 ignored\n";
         assert_eq!(count(log, true), Tests { passed: 5, failed: 1 });
         assert_eq!(count("nothing", false), Tests { passed: 1, failed: 0 });
         assert_eq!(count("test result: ok. 4 passed; 0 failed;", true), Tests { passed: 4, failed: 1 });

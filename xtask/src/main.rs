@@ -169,7 +169,9 @@ fn run(cli: Cli) -> Result<()> {
         Task::Bench { command: BenchTask::Floor(Json { json }) } => {
             house::run(|| apt::ensure().map(drop), || bench::floor(json))
         }
-        Task::Bench { command: BenchTask::Pod(Json { json }) } => house::run(|| prepare(prepare_bench), || bench::pod(json)),
+        Task::Bench { command: BenchTask::Pod(Json { json }) } => {
+            house::run(|| prepare(prepare_bench), || bench::pod(json))
+        }
         Task::Bench { command: BenchTask::Reference } => bench::build_reference(),
         Task::Vm { command: VmTask::FirstPod } => house::run(|| prepare(prepare_vm), scenario::vm::play),
         Task::Vm { command: VmTask::Boot } => house::run(|| vm::Kernel::fetch().map(drop), vm::boot),

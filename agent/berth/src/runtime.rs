@@ -29,9 +29,11 @@ fn cgroup_parent(state: &Path) -> String {
         return own.cgroup_parent;
     }
     // FNV-1a: the same name at every start, whatever the toolchain.
-    let hash = state.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = state
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{}-{hash:016x}", own.cgroup_parent)
 }
 

@@ -62,7 +62,8 @@ impl Host {
         let folders = self.roots().filter_map(|root| fs::read_dir(root.join(&path[1..])).ok());
         let entries = folders.flat_map(|entries| entries.flatten());
         let names = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        let names: std::collections::BTreeSet<_> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let names: std::collections::BTreeSet<_> =
+            names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.into_iter().collect()
     }
 
@@ -73,7 +74,8 @@ impl Host {
     pub fn missing(&self, path: &str) -> Result<Vec<String>, CgroupError> {
         let path = clean(path)?;
         let ends = path.char_indices().skip(1).filter(|(_, c)| *c == '/').map(|(at, _)| at).chain([path.len()]);
-        let missing = ends.map(|end| &path[..end]).filter(|path| !self.roots().any(|root| root.join(&path[1..]).exists()));
+        let missing =
+            ends.map(|end| &path[..end]).filter(|path| !self.roots().any(|root| root.join(&path[1..]).exists()));
         Ok(missing.map(str::to_owned).collect())
     }
 }

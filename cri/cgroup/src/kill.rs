@@ -54,7 +54,8 @@ impl Cgroup {
             if fresh.is_empty() {
                 return Ok(());
             }
-            let opened: Vec<(i32, PidFd)> = fresh.iter().filter_map(|pid| Some((*pid, PidFd::open(*pid).ok()?))).collect();
+            let opened: Vec<(i32, PidFd)> =
+                fresh.iter().filter_map(|pid| Some((*pid, PidFd::open(*pid).ok()?))).collect();
             // A number that is still listed after its descriptor was opened is that of the process meant.
             let still = self.procs();
             for (pid, process) in opened.iter().filter(|(pid, _)| still.contains(pid)) {

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use crate::Resources;
 use crate::cgroup::{Cgroup, make_folder};
 use crate::error::CgroupError;
 use crate::files::{read, read_number, write, write_if_there};
 use crate::host::Hierarchy;
-use crate::Resources;
 
 /// Makes `path` in one hierarchy. A cpuset starts empty and takes no process until it has CPUs and memory nodes: each new
 /// one gets its parent's.

@@ -64,7 +64,10 @@ fn limits_can_be_set_raised_and_lowered() {
     let nodes = DeviceRule { block: true, major: None, minor: None, access: "m".to_owned() };
     cgroup.limit_devices(&Devices::Listed(vec![null, nodes])).expect("device rules");
     assert!(guard.host.missing(&guard.path("/pod/one")).expect("missing").is_empty());
-    assert_eq!(guard.host.missing(&guard.path("/pod/x/y")).expect("missing"), [guard.path("/pod/x"), guard.path("/pod/x/y")]);
+    assert_eq!(
+        guard.host.missing(&guard.path("/pod/x/y")).expect("missing"),
+        [guard.path("/pod/x"), guard.path("/pod/x/y")]
+    );
 }
 
 #[test]

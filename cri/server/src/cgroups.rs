@@ -20,7 +20,10 @@ pub(crate) fn make(runtime: &Runtime, container: &Container, limits: &Resources)
         runtime.cgroups.create(&container.record.cgroup, limits)?
     };
     if !cgroup.limit_devices(&container.record.devices.devices())? {
-        tracing::debug!(container = container.id, "no devices controller: device nodes are limited by capabilities alone");
+        tracing::debug!(
+            container = container.id,
+            "no devices controller: device nodes are limited by capabilities alone"
+        );
     }
     entry(cgroup.handles()?)
 }

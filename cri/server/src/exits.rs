@@ -15,11 +15,7 @@ use crate::sandbox::{self, Sandbox};
 use crate::tasks::blocking;
 
 /// Follows a sandbox's shim to its end. Holds neither the runtime nor the sandbox, so that both can go.
-pub(crate) async fn watch(
-    runtime: Weak<Runtime>,
-    sandbox: Weak<Sandbox>,
-    mut events: mpsc::UnboundedReceiver<Event>,
-) {
+pub(crate) async fn watch(runtime: Weak<Runtime>, sandbox: Weak<Sandbox>, mut events: mpsc::UnboundedReceiver<Event>) {
     while let Some(event) = events.recv().await {
         let Some(runtime) = runtime.upgrade() else { return };
         match event {

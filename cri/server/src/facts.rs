@@ -49,8 +49,7 @@ fn layout(host: &Host) -> CgroupLayout {
         host.hierarchies().iter().map(convert).collect()
     };
     let options = host.unified_options();
-    let unified =
-        UnifiedOptions { nsdelegate: options.nsdelegate, memory_recursiveprot: options.memory_recursiveprot };
+    let unified = UnifiedOptions { nsdelegate: options.nsdelegate, memory_recursiveprot: options.memory_recursiveprot };
     match host.layout() {
         Layout::V1 => CgroupLayout::V1 { hierarchies: hierarchies() },
         Layout::Hybrid => CgroupLayout::Hybrid { hierarchies: hierarchies(), unified },

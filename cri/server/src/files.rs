@@ -24,11 +24,8 @@ pub(crate) fn write(folder: &Path, plan: &SandboxPlan, node: &str) -> io::Result
         None => copy("/etc/resolv.conf")?,
     };
     let hostname = if plan.hostname.is_empty() { node } else { &plan.hostname };
-    let files = [
-        ("resolv.conf", resolv),
-        ("hosts", copy("/etc/hosts")?),
-        ("hostname", format!("{hostname}\n").into_bytes()),
-    ];
+    let files =
+        [("resolv.conf", resolv), ("hosts", copy("/etc/hosts")?), ("hostname", format!("{hostname}\n").into_bytes())];
     for (name, bytes) in files {
         let path = folder.join(name);
         fs::write(&path, bytes)?;

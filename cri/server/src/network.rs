@@ -142,10 +142,8 @@ impl Network {
     /// shared: what lies in a namespace that is not ours is another runtime's, and stays.
     pub(crate) fn collect(&self, live: &[String], places: &Places) {
         let ours = places.namespaces();
-        let mut valid: Vec<ValidAttachment> = live
-            .iter()
-            .map(|id| ValidAttachment { container_id: id.clone(), ifname: INTERFACE.to_owned() })
-            .collect();
+        let mut valid: Vec<ValidAttachment> =
+            live.iter().map(|id| ValidAttachment { container_id: id.clone(), ifname: INTERFACE.to_owned() }).collect();
         for cached in self.runtime.attachments() {
             let attachment = cached.attachment;
             if live.contains(&attachment.container_id) {

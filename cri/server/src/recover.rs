@@ -118,15 +118,12 @@ async fn adopt(
 
 /// Loads every container's record; those of sandboxes that are taken down are removed, as far as their processes, or kept
 /// as ended.
-fn containers(
-    runtime: &Arc<Runtime>,
-    adopted: &Adopted,
-    undo: &[(String, Vec<String>)],
-) -> Result<(), OpenError> {
+fn containers(runtime: &Arc<Runtime>, adopted: &Adopted, undo: &[(String, Vec<String>)]) -> Result<(), OpenError> {
     let removing: BTreeSet<&str> = undo.iter().map(|(id, _)| id.as_str()).collect();
     for id in folders(&runtime.places.containers())? {
         clean_temporaries(&runtime.places.container(&id));
-        let Some(Stamped { boot_id, record, .. }) = load::<ContainerRecord>(&runtime.places.container_record(&id)) else {
+        let Some(Stamped { boot_id, record, .. }) = load::<ContainerRecord>(&runtime.places.container_record(&id))
+        else {
             if !has_corrupt(&runtime.places.container(&id)) {
                 remove_remains(runtime, "", &id);
             }
@@ -240,8 +237,11 @@ fn shim_processes(sandboxes: &Path) -> BTreeMap<String, Vec<i32>> {
     for entry in entries.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
-        let mut arguments = line.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into_owned());
-        let (Some(_), Some(flag), Some(folder)) = (arguments.next(), arguments.next(), arguments.next()) else { continue };
+        let mut arguments =
+            line.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into_owned());
+        let (Some(_), Some(flag), Some(folder)) = (arguments.next(), arguments.next(), arguments.next()) else {
+            continue;
+        };
         if flag == "--dir"
             && let Ok(id) = Path::new(&folder).strip_prefix(sandboxes)
             && let Some(id) = id.to_str().filter(|id| ids::is_id(id))

@@ -74,7 +74,11 @@ impl Runtime {
         let world = self.world();
         let found = ids::resolve(id, world.containers.keys().map(String::as_str));
         let found = found.map_err(|error| Status::not_found(format!("container {id:?}: {error}")))?;
-        world.containers.get(found).cloned().ok_or_else(|| Status::not_found(format!("container {id:?} does not exist")))
+        world
+            .containers
+            .get(found)
+            .cloned()
+            .ok_or_else(|| Status::not_found(format!("container {id:?} does not exist")))
     }
 
     pub(crate) fn sandboxes(&self) -> Vec<Arc<Sandbox>> {

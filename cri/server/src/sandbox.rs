@@ -87,8 +87,12 @@ impl Sandbox {
             ip: ips.next().unwrap_or_default(),
             additional_ips: ips.map(|ip| cri::PodIp { ip }).collect(),
         };
-        let options =
-            self.config.linux.as_ref().and_then(|l| l.security_context.as_ref()).and_then(|s| s.namespace_options.clone());
+        let options = self
+            .config
+            .linux
+            .as_ref()
+            .and_then(|l| l.security_context.as_ref())
+            .and_then(|s| s.namespace_options.clone());
         cri::PodSandboxStatus {
             id: self.id.clone(),
             metadata: self.config.metadata.clone(),

@@ -40,5 +40,7 @@ impl Tasks {
 
 /// Runs blocking work on a thread that may block.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(format!("a step ended abnormally: {error}")))
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Status::internal(format!("a step ended abnormally: {error}")))
 }

@@ -133,8 +133,7 @@ impl Client {
     }
 
     pub(super) async fn exec_true(&mut self, container: &str) -> Result<Duration> {
-        let request =
-            cri::ExecSyncRequest { container_id: container.into(), cmd: vec!["true".into()], timeout: 10 };
+        let request = cri::ExecSyncRequest { container_id: container.into(), cmd: vec!["true".into()], timeout: 10 };
         let start = Instant::now();
         let answer = self.runtime.exec_sync(request).await.context("ExecSync")?.into_inner();
         anyhow::ensure!(answer.exit_code == 0, "true ended with {}", answer.exit_code);

@@ -41,10 +41,8 @@ pub fn floor(json: bool) -> Result<()> {
 
 pub(super) fn measure_floor() -> Result<Floor> {
     let dir = crate::paths::scratch("floor")?;
-    let mut floor = vec![
-        ("network namespace: make and pin", namespace(&dir)?),
-        ("network namespace: unpin", unpin(&dir)?),
-    ];
+    let mut floor =
+        vec![("network namespace: make and pin", namespace(&dir)?), ("network namespace: unpin", unpin(&dir)?)];
     floor.extend(links()?);
     floor.extend([
         ("overlay: mount and unmount", overlay(&dir)?),
@@ -139,11 +137,7 @@ fn all_namespaces() -> Namespaces {
 fn clone_exec(body: fn(Vec<OwnedFd>) -> i32, namespaces: Namespaces) -> Result<Figure> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
     measure(ROUNDS, |_| {
-        let birth = Birth {
-            namespaces,
-            stdio: Some([null.as_fd(), null.as_fd(), null.as_fd()]),
-            ..Birth::default()
-        };
+        let birth = Birth { namespaces, stdio: Some([null.as_fd(), null.as_fd(), null.as_fd()]), ..Birth::default() };
         let child = fork::spawn(&birth, body)?;
         let ended = child.pidfd.wait()?;
         ensure!(ended.code() == 0, "the child ended with {ended:?}");

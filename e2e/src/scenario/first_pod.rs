@@ -91,7 +91,12 @@ fn tell(stage: &Stage, kube: &Kube, node: &mut Node) -> Result<()> {
 /// Runs each image once, so that the picture before the story has the images in it.
 fn warm_up(stage: &Stage, kube: &Kube) -> Result<()> {
     kube.apply(&manifests::pod(stage.registry(), "warm-web", registry::WEB, None))?;
-    kube.apply(&manifests::pod(stage.registry(), "warm-shell", registry::BUSYBOX, Some("sleep 1000 & trap 'exit 0' TERM; wait")))?;
+    kube.apply(&manifests::pod(
+        stage.registry(),
+        "warm-shell",
+        registry::BUSYBOX,
+        Some("sleep 1000 & trap 'exit 0' TERM; wait"),
+    ))?;
     kube.await_ready("warm-web")?;
     kube.await_ready("warm-shell")?;
     kube.delete(&["pod/warm-web", "pod/warm-shell"])?;

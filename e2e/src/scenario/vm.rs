@@ -81,7 +81,9 @@ fn tell(stage: &Stage, machine: &mut Machine) -> Result<()> {
     })
     .with_context(|| kube.run(&["get", "pods,events", "-o", "wide"]).unwrap_or_default())?;
     stage.say("the pod is Ready");
-    let log = wait::until("the pod's log", PATIENCE, || Ok(Some(kube.run(&["logs", "first"])?).filter(|log| !log.is_empty())))?;
+    let log = wait::until("the pod's log", PATIENCE, || {
+        Ok(Some(kube.run(&["logs", "first"])?).filter(|log| !log.is_empty()))
+    })?;
     // The limit is read from the container's own cgroup, where only v2 has a file of that name.
     ensure!(log.starts_with("kernel 6.1.") && log.contains("memory 67108864"), "the pod says {log:?}");
     ensure!(pod["status"]["hostIP"] == GUEST, "the pod's host is {}", pod["status"]["hostIP"]);

@@ -24,12 +24,34 @@ const DECIDING: &[&str] = &["berth-agent-core", "berth-cri-core"];
 const PROGRAMS: &[&str] = &["berth", "berth-e2e", "xtask"];
 
 /// What a deciding crate must not be able to reach for by itself.
-const DOING_CRATES: &[&str] =
-    &["berth-effect", "berth-sys", "hyper", "kube", "libc", "netlink-sys", "nix", "rustix", "tempfile", "tokio", "tonic"];
+const DOING_CRATES: &[&str] = &[
+    "berth-effect",
+    "berth-sys",
+    "hyper",
+    "kube",
+    "libc",
+    "netlink-sys",
+    "nix",
+    "rustix",
+    "tempfile",
+    "tokio",
+    "tonic",
+];
 
 /// What the shim must not contain: each costs memory per pod or brings threads.
-const NOT_IN_SHIM: &[&str] =
-    &["hyper", "openssl", "ring", "rustls", "aws-lc-rs", "serde_json", "tokio", "tonic", "tracing", "zbus", "cgroups-rs"];
+const NOT_IN_SHIM: &[&str] = &[
+    "hyper",
+    "openssl",
+    "ring",
+    "rustls",
+    "aws-lc-rs",
+    "serde_json",
+    "tokio",
+    "tonic",
+    "tracing",
+    "zbus",
+    "cgroups-rs",
+];
 
 /// What nothing may contain, with the reason.
 const BANNED: &[(&str, &str)] = &[
@@ -105,7 +127,8 @@ fn faults(packages: &BTreeMap<String, Package>) -> Vec<String> {
                 faults.push(format!("{name} decides and must not depend on {dependency}"));
             }
             if !house_allows(&package.folder, &target.folder) {
-                faults.push(format!("{name} in {} must not depend on {dependency} in {}", package.folder, target.folder));
+                faults
+                    .push(format!("{name} in {} must not depend on {dependency} in {}", package.folder, target.folder));
             }
         }
     }

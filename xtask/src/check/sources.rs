@@ -14,14 +14,23 @@ const LONGEST: usize = 600;
 const UNSAFE_HOME: &str = "cri/sys/";
 
 /// What must not be left in code. Written in two halves so that this file does not find itself.
-const UNFINISHED: &[&str] =
-    &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("todo", "!("), concat!("unimplemented", "!("), concat!("#[ig", "nore")];
+const UNFINISHED: &[&str] = &[
+    concat!("TO", "DO"),
+    concat!("FIX", "ME"),
+    concat!("todo", "!("),
+    concat!("unimplemented", "!("),
+    concat!("#[ig", "nore"),
+];
 
 pub(super) fn check() -> Result<()> {
     let root = paths::checkout();
-    let listed = command::output(
-        Command::new("git").current_dir(&root).args(["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"]),
-    )?;
+    let listed = command::output(Command::new("git").current_dir(&root).args([
+        "ls-files",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+        "*.rs",
+    ]))?;
     let mut faults = Vec::new();
     for path in listed.lines() {
         // A file may be deleted but not yet committed so.

@@ -28,7 +28,10 @@ pub(crate) async fn call(
 ) -> Result<cri::CreateContainerResponse, Status> {
     let config = required(request.config, "config")?;
     let sandbox = runtime.sandbox(&request.pod_sandbox_id)?;
-    sandbox.state().may_create().map_err(|refusal| Status::failed_precondition(format!("{refusal}: {}", sandbox.id)))?;
+    sandbox
+        .state()
+        .may_create()
+        .map_err(|refusal| Status::failed_precondition(format!("{refusal}: {}", sandbox.id)))?;
     let metadata = required(config.metadata.clone(), "config.metadata")?;
     let name = names::container(&metadata, &sandbox.metadata());
     let _operation = runtime.operations.begin(&format!("container {name}"), "create").await;

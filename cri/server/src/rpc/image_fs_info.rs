@@ -15,7 +15,8 @@ pub(crate) async fn call(
 ) -> Result<cri::ImageFsInfoResponse, Status> {
     let work = Arc::clone(runtime);
     let containers = blocking(move || {
-        let usages = work.containers().into_iter().filter_map(|container| work.images.snapshot_usage(&container.id).ok());
+        let usages =
+            work.containers().into_iter().filter_map(|container| work.images.snapshot_usage(&container.id).ok());
         usages.fold((0, 0), |(bytes, inodes), usage| (bytes + usage.bytes, inodes + usage.inodes))
     });
     let images = runtime.images.fs_usage();

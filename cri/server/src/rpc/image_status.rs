@@ -15,7 +15,9 @@ pub(crate) async fn call(runtime: &Arc<Runtime>, request: ImageStatusRequest) ->
     let name = required(request.image, "image")?.image;
     let image = runtime.images.find(&name);
     let mut info = HashMap::new();
-    if request.verbose && let Some(image) = &image {
+    if request.verbose
+        && let Some(image) = &image
+    {
         let spec = serde_json::json!({ "imageSpec": *image.config });
         info.insert("info".to_owned(), spec.to_string());
     }

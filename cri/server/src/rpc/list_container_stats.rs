@@ -19,7 +19,9 @@ pub(crate) async fn call(
         work.containers()
             .iter()
             .filter(|container| wanted.id.is_empty() || container.id.starts_with(&wanted.id))
-            .filter(|container| wanted.pod_sandbox_id.is_empty() || container.sandbox.starts_with(&wanted.pod_sandbox_id))
+            .filter(|container| {
+                wanted.pod_sandbox_id.is_empty() || container.sandbox.starts_with(&wanted.pod_sandbox_id)
+            })
             .filter(|container| selects(&wanted.label_selector, &container.config().labels))
             .filter(|container| container.is_running())
             .map(|container| container_stats::of(&work, container))

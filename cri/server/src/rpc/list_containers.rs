@@ -24,7 +24,10 @@ pub(crate) async fn call(
     };
     let sandbox = match wanted.pod_sandbox_id.as_str() {
         "" => None,
-        id => match filter::one(id, containers.iter().map(|container| container.sandbox.as_str()).collect::<std::collections::BTreeSet<_>>())? {
+        id => match filter::one(
+            id,
+            containers.iter().map(|container| container.sandbox.as_str()).collect::<std::collections::BTreeSet<_>>(),
+        )? {
             None => return Ok(ListContainersResponse::default()),
             found => found,
         },

@@ -25,9 +25,9 @@ pub(crate) async fn call(
     }
     teardown::stop_sandbox(runtime, &sandbox).await?;
     let (work, going) = (Arc::clone(runtime), Arc::clone(&sandbox));
-    blocking(move || sandbox::write(&work, going.record(Phase::Removing)))
-        .await?
-        .map_err(|error| Status::internal(format!("failed to write the record of sandbox {:?}: {error}", sandbox.id)))?;
+    blocking(move || sandbox::write(&work, going.record(Phase::Removing))).await?.map_err(|error| {
+        Status::internal(format!("failed to write the record of sandbox {:?}: {error}", sandbox.id))
+    })?;
     for container in runtime.containers_of(&sandbox.id) {
         let _operation = runtime.operations.begin(&container.id, "remove").await;
         teardown::remove_container(runtime, &container).await?;

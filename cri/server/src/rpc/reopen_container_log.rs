@@ -18,8 +18,6 @@ pub(crate) async fn call(
         return Err(Status::failed_precondition(format!("container {:?} is not running", container.id)));
     };
     let reopened = shim.order(Request::ReopenLog { container: container.id.clone() }, &[]).await;
-    reopened.map_err(|error| {
-        Status::unknown(format!("failed to reopen {:?}: {error}", container.record.log_path))
-    })?;
+    reopened.map_err(|error| Status::unknown(format!("failed to reopen {:?}: {error}", container.record.log_path)))?;
     Ok(ReopenContainerLogResponse {})
 }

@@ -96,8 +96,7 @@ async fn run(runtime: &Arc<Runtime>, record: SandboxRecord) -> Result<Arc<Sandbo
     match make(runtime, &record).await {
         Err(status) => Err(unwound(runtime, record, status).await),
         Ok(made) => {
-            let state =
-                SandboxState::Ready { shim: made.shim.pid, shim_started: made.shim.started, ips: made.ips };
+            let state = SandboxState::Ready { shim: made.shim.pid, shim_started: made.shim.started, ips: made.ips };
             let live = SandboxRecord { phase: Phase::Live(state.clone()), ..record.clone() };
             let work = Arc::clone(runtime);
             if let Err(error) = blocking(move || sandbox::write(&work, live)).await? {
@@ -189,7 +188,8 @@ async fn start_shim(
     record: &SandboxRecord,
     namespace: oneshot::Receiver<Option<NetNs>>,
 ) -> Result<(Arc<Shim>, mpsc::UnboundedReceiver<Event>), Status> {
-    let failed = |error: &dyn std::fmt::Display| Status::internal(format!("failed to start the sandbox's shim: {error}"));
+    let failed =
+        |error: &dyn std::fmt::Display| Status::internal(format!("failed to start the sandbox's shim: {error}"));
     let folder = runtime.places.sandbox(&record.id);
     let (program, home) = (runtime.shim.clone(), folder.clone());
     blocking(move || shim::spawn(&program, &home)).await?.map_err(|error| failed(&error))?;

@@ -80,8 +80,9 @@ async fn start(runtime: &Arc<Runtime>, container: &Arc<Container>, shim: &Arc<Sh
 /// The kubelet makes this folder; other clients rely on us.
 fn make_log_folder(log: &str) -> Result<(), Status> {
     match Path::new(log).parent() {
-        Some(folder) if !log.is_empty() => fs::create_dir_all(folder)
-            .map_err(|error| Status::unknown(format!("failed to create the log's folder {}: {error}", folder.display()))),
+        Some(folder) if !log.is_empty() => fs::create_dir_all(folder).map_err(|error| {
+            Status::unknown(format!("failed to create the log's folder {}: {error}", folder.display()))
+        }),
         _ => Ok(()),
     }
 }

@@ -17,8 +17,10 @@ pub(crate) async fn call(runtime: &Arc<Runtime>, request: cri::StatusRequest) ->
         Ok(()) => condition("NetworkReady", None),
         Err(error) => condition("NetworkReady", Some(("NetworkPluginNotReady", error.to_string()))),
     };
-    let features =
-        cri::RuntimeHandlerFeatures { recursive_read_only_mounts: runtime.facts.recursive_read_only, user_namespaces: false };
+    let features = cri::RuntimeHandlerFeatures {
+        recursive_read_only_mounts: runtime.facts.recursive_read_only,
+        user_namespaces: false,
+    };
     Ok(cri::StatusResponse {
         status: Some(cri::RuntimeStatus { conditions: vec![condition("RuntimeReady", None), network] }),
         info: if request.verbose { info(runtime) } else { HashMap::new() },

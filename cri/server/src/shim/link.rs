@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use berth_plan::MAX_MESSAGE;
 use berth_plan::codec;
 use berth_plan::message::{Event, FromShim, Reply, Request, ToShim};
-use berth_plan::MAX_MESSAGE;
 use berth_sys::seqpacket;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -27,7 +27,11 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self { socket: watched(socket, Interest::READABLE | Interest::WRITABLE)?, next: AtomicU64::new(1), waiting: Mutex::new(Some(HashMap::new())) })
+        Ok(Self {
+            socket: watched(socket, Interest::READABLE | Interest::WRITABLE)?,
+            next: AtomicU64::new(1),
+            waiting: Mutex::new(Some(HashMap::new())),
+        })
     }
 
     /// The first request of a connection, before [`read`] reads it.
@@ -56,7 +60,8 @@ impl Link {
 
     async fn send(&self, message: &ToShim, descriptors: &[BorrowedFd<'_>]) -> Result<(), ShimError> {
         let bytes = codec::encode(message).map_err(|error| ShimError::Io(io::Error::other(error)))?;
-        let sent = self.socket.async_io(Interest::WRITABLE, |socket| seqpacket::send(socket.as_fd(), &bytes, descriptors));
+        let sent =
+            self.socket.async_io(Interest::WRITABLE, |socket| seqpacket::send(socket.as_fd(), &bytes, descriptors));
         sent.await.map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected => ShimError::Gone,
             _ => ShimError::Io(error),

@@ -93,13 +93,16 @@ impl Bench {
     pub(crate) fn assert_clean(&self) {
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
         let state = self.config.state.to_string_lossy().into_owned();
-        assert!(!mounts.contains(&state), "mounts are left: {mounts}");
+        let left: Vec<&str> = mounts.lines().filter(|line| line.contains(&state)).collect();
+        assert!(left.is_empty(), "mounts are left: {left:?}");
         for folder in ["state/sandboxes", "state/netns", "state/cni", "root/containers", "cni/results"] {
-            let left: Vec<_> = fs::read_dir(self.path(folder)).into_iter().flatten().flatten().map(|e| e.path()).collect();
+            let left: Vec<_> =
+                fs::read_dir(self.path(folder)).into_iter().flatten().flatten().map(|e| e.path()).collect();
             assert!(left.is_empty(), "left in {folder}: {left:?}");
         }
         let addresses = fs::read_dir(self.path("addresses/test")).into_iter().flatten().flatten();
-        let addresses: Vec<_> = addresses.map(|e| e.file_name()).filter(|name| name.to_string_lossy().starts_with("10.")).collect();
+        let addresses: Vec<_> =
+            addresses.map(|e| e.file_name()).filter(|name| name.to_string_lossy().starts_with("10.")).collect();
         assert!(addresses.is_empty(), "addresses are left: {addresses:?}");
         assert_eq!(self.cgroups(), Vec::<PathBuf>::new(), "cgroups are left");
         assert_eq!(self.shims(), Vec::<i32>::new(), "shims are left");
@@ -110,7 +113,11 @@ impl Bench {
     pub(crate) fn cgroups(&self) -> Vec<PathBuf> {
         let parent = &self.config.cgroup_parent[1..];
         let roots = fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten().map(|entry| entry.path());
-        roots.chain([PathBuf::from("/sys/fs/cgroup")]).map(|root| root.join(parent)).filter(|path| path.exists()).collect()
+        roots
+            .chain([PathBuf::from("/sys/fs/cgroup")])
+            .map(|root| root.join(parent))
+            .filter(|path| path.exists())
+            .collect()
     }
 
     /// The processes of our shims.
@@ -122,6 +129,21 @@ impl Bench {
         };
         let pids = fs::read_dir("/proc").expect("proc").flatten();
         pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(ours).collect()
+    }
+}
+
+impl Drop for Bench {
+    /// What a case that failed left running; namespaces and mounts go with this process.
+    fn drop(&mut self) {
+        if self.guard.is_none() {
+            return;
+        }
+        for pid in self.shims() {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+        let host = berth_cgroup::Host::detect().expect("cgroups");
+        let left = host.open(&self.config.cgroup_parent).expect("a path");
+        left.kill().and_then(|()| left.remove()).expect("our cgroups go");
     }
 }
 
@@ -212,7 +234,12 @@ impl Client {
         self.service.remove_pod_sandbox(Request::new(request)).await.map(drop)
     }
 
-    pub(crate) async fn exec(&self, container: &str, command: &[&str], timeout: i64) -> Result<cri::ExecSyncResponse, Status> {
+    pub(crate) async fn exec(
+        &self,
+        container: &str,
+        command: &[&str],
+        timeout: i64,
+    ) -> Result<cri::ExecSyncResponse, Status> {
         let cmd = command.iter().map(|part| (*part).to_owned()).collect();
         let request = cri::ExecSyncRequest { container_id: container.to_owned(), cmd, timeout };
         Ok(self.service.exec_sync(Request::new(request)).await?.into_inner())

@@ -30,7 +30,6 @@ cases![
     calls_are_idempotent,
     a_second_runtime_is_refused,
     every_crash_ends_clean,
-    measure,
 ];
 
 async fn a_pod_lives_and_leaves_nothing(bench: Bench) {
@@ -100,7 +99,8 @@ async fn commands_run_and_are_ended(bench: Bench) {
     assert!(missing.message().contains("/no/such"), "{missing}");
     let late = client.exec(&container, &["/bin/sh", "-c", "sleep 777"], 1).await.expect_err("too slow");
     assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
-    let left = client.exec(&container, &["/bin/sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"], 10).await.expect("ran");
+    let left =
+        client.exec(&container, &["/bin/sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"], 10).await.expect("ran");
     let left = String::from_utf8_lossy(&left.stdout).into_owned();
     assert!(left.contains("sleep 1000") && !left.contains("sleep 777"), "{left}");
     // A stop that TERM does not achieve: process 1 has no handler for it.
@@ -202,10 +202,16 @@ async fn failures_unwind(bench: Bench) {
     let client = bench.open().await;
     bench.write_network(&serde_json::json!({"type": "no-such-plugin"}));
     let error = client.run(pod("unlucky")).await.expect_err("no such plugin");
-    assert!(error.message().contains("failed to setup network for sandbox") && error.message().contains("no-such-plugin"), "{error}");
+    assert!(
+        error.message().contains("failed to setup network for sandbox") && error.message().contains("no-such-plugin"),
+        "{error}"
+    );
     // Detaching needs the plugin, too: what can't be undone is shown, and removed once it can be.
     let list = cri::ListPodSandboxRequest::default();
-    let left = berth_cri_proto::v1::runtime_service_server::RuntimeService::list_pod_sandbox(&*client.service, tonic::Request::new(list));
+    let left = berth_cri_proto::v1::runtime_service_server::RuntimeService::list_pod_sandbox(
+        &*client.service,
+        tonic::Request::new(list),
+    );
     let left = left.await.expect("a list").into_inner().items;
     for sandbox in left {
         let plugin = bench.config.cni_bin_dirs[0].join("no-such-plugin");
@@ -234,7 +240,10 @@ async fn failures_unwind(bench: Bench) {
     }];
     let error = client.create(&sandbox, config).await.expect_err("no such path");
     assert_eq!(error.code(), Code::InvalidArgument, "{error}");
-    assert!(!std::fs::read_dir(bench.path("root/containers")).expect("list").flatten().any(|_| true), "nothing of it is left");
+    assert!(
+        !std::fs::read_dir(bench.path("root/containers")).expect("list").flatten().any(|_| true),
+        "nothing of it is left"
+    );
     let mut config = hello("unknown");
     config.image = Some(cri::ImageSpec { image: "no/such:image".to_owned(), ..Default::default() });
     assert_eq!(client.create(&sandbox, config).await.expect_err("no image").code(), Code::NotFound);
@@ -339,34 +348,4 @@ pub(crate) async fn live(bench: Bench) {
     client.stop_pod(&sandbox).await.expect("stopped");
     client.remove_pod(&sandbox).await.expect("removed");
     client.service.close().await;
-}
-
-pub(crate) async fn measure(bench: Bench) {
-    let client = bench.open().await;
-    let mut rows: std::collections::BTreeMap<&str, Vec<u128>> = std::collections::BTreeMap::new();
-    for n in 0..30 {
-        let mut lap = std::time::Instant::now();
-        let mut note = |name: &'static str| {
-            rows.entry(name).or_default().push(lap.elapsed().as_micros());
-            lap = std::time::Instant::now();
-        };
-        let sandbox = client.run(pod(&format!("m{n}"))).await.expect("a sandbox");
-        note("1 run");
-        let container = client.create(&sandbox, script("c", "sleep 1000")).await.expect("created");
-        note("2 create");
-        client.start(&container).await.expect("started");
-        note("3 start");
-        client.exec(&container, &["/bin/true"], 10).await.expect("ran");
-        note("4 exec");
-        client.stop(&container, 0).await.expect("stopped");
-        note("5 stop");
-        client.stop_pod(&sandbox).await.expect("stopped");
-        note("6 stop pod");
-        client.remove_pod(&sandbox).await.expect("removed");
-        note("7 remove pod");
-    }
-    for (name, mut laps) in rows {
-        laps.sort_unstable();
-        println!("{name}: median {} us, max {} us", laps[laps.len() / 2], laps[laps.len() - 1]);
-    }
 }
