@@ -24,7 +24,6 @@ const WORK: &str = "hostname vm-1
 ip link set eth0 up
 ip address add 10.251.0.2/24 dev eth0
 ip route add default via 10.251.0.1
-PATH=$PATH:/opt/berth
 berth agent --config /etc/berth/kubelet.yaml --kubeconfig /etc/berth/kubeconfig --hostname-override vm-1 \\
   --node-ip 10.251.0.2 --pod-network=bridge --registry-config-dir /etc/berth/certs.d &
 agent=$!
@@ -54,7 +53,7 @@ pub fn play() -> Result<()> {
 
 fn initramfs(stage: &Stage, kernel: &Kernel) -> Result<Vec<u8>> {
     let mut image = Initramfs::new(kernel, WORK)?;
-    image.program(&paths::berth("berth"), "opt/berth/berth")?;
+    image.program(&paths::berth("berth"), "usr/bin/berth")?;
     let kubeconfig = stage.plane().node_kubeconfig(NODE)?;
     image.put("etc/berth/kubeconfig", 0o600, &fs::read(kubeconfig)?);
     image.put("etc/berth/ca.crt", 0o644, &fs::read(stage.plane().ca())?);
