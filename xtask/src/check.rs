@@ -7,9 +7,12 @@ use anyhow::{Result, bail};
 
 use crate::ci;
 
+/// One of them.
+type Check = fn() -> Result<()>;
+
 /// Runs every check, so that one run shows everything there is to mend.
 pub(crate) fn run() -> Result<()> {
-    let checks: [(&str, fn() -> Result<()>); 6] = [
+    let checks: [(&str, Check); 6] = [
         ("formatting", || ci::cargo(&["fmt", "--all", "--check"])),
         ("sources", sources::check),
         ("direction of dependencies", dependencies::direction),

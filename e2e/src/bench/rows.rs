@@ -73,16 +73,16 @@ pub fn pod(json: bool) -> Result<()> {
 async fn measure_berth(dir: &Path, image: &str) -> Result<(Measured, f64, u64)> {
     let (daemon, socket) = start_berth(dir)?;
     let mut client = Client::connect(&socket, image, &dir.join("logs")).await?;
-    let measured = measure(&mut client).await.context("berth")?;
-    let shim = shim_memory(&mut client).await?;
-    let flushes = flushes(&mut client, daemon.pid(), dir).await?;
+    let measured = Box::pin(measure(&mut client)).await.context("berth")?;
+    let shim = Box::pin(shim_memory(&mut client)).await?;
+    let flushes = Box::pin(flushes(&mut client, daemon.pid(), dir)).await?;
     Ok((measured, shim, flushes))
 }
 
 async fn measure_reference(dir: &Path, registry: &Registry, image: &str) -> Result<Measured> {
     let reference = Containerd::start(dir, registry)?;
     let mut client = Client::connect(&reference.socket(), image, &dir.join("logs")).await?;
-    measure(&mut client).await.context("containerd")
+    Box::pin(measure(&mut client)).await.context("containerd")
 }
 
 async fn measure(client: &mut Client) -> Result<Measured> {

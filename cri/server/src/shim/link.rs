@@ -70,7 +70,7 @@ impl Link {
 
     /// The next packet; `None` at the end of the connection.
     async fn receive(&self) -> Result<Option<FromShim>, ShimError> {
-        let received = self.socket.async_io(Interest::READABLE, |socket| packet(socket));
+        let received = self.socket.async_io(Interest::READABLE, packet);
         received.await.map_err(ShimError::Io)
     }
 
