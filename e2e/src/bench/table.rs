@@ -39,7 +39,7 @@ pub(super) fn rows(rows: &[Row]) -> String {
         let work = format!("{}, {}", row.work, row.unit);
         let (ours, bar) = (number(row.ours), number(row.bar));
         let verdict = row.verdict();
-        text.push_str(&format!("{:<3} {work:<34} {ours:>7} {theirs:>7} {ratio:>6} {bar:>7}  {verdict}\n", row.id));
+        text.push_str(&format!("{:<3} {work:<34.34} {ours:>7} {theirs:>7} {ratio:>6} {bar:>7}  {verdict}\n", row.id));
     }
     text
 }
