@@ -48,6 +48,9 @@ pub(super) fn routes() -> Result<Vec<String>> {
             for route in ip(&[&[family], what].concat())? {
                 // Flags tell of the carrier, which comes and goes with a bridge's ports.
                 let Value::Object(mut fields) = route else { continue };
+                if is_link_local_host_route(&fields) {
+                    continue;
+                }
                 fields.remove("flags");
                 fields.remove("expires");
                 lines.push(format!("{family} {}", Value::Object(fields)));
@@ -55,6 +58,15 @@ pub(super) fn routes() -> Result<Vec<String>> {
         }
     }
     Ok(lines)
+}
+
+/// The kernel's own entry for a link-local address. It appears when duplicate address detection ends, a second or two
+/// after a link (a bridge that had no port) gets its carrier; the address itself is compared.
+fn is_link_local_host_route(fields: &serde_json::Map<String, Value>) -> bool {
+    let is = |field: &str, value: &str| fields.get(field).and_then(Value::as_str) == Some(value);
+    is("type", "local")
+        && is("protocol", "kernel")
+        && fields.get("dst").map(text).is_some_and(|dst| dst.starts_with("fe80:"))
 }
 
 pub(super) fn firewall() -> Result<Vec<String>> {
