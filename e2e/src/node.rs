@@ -157,7 +157,8 @@ impl Node {
     /// # Errors
     /// One does not end.
     pub fn stop(mut self) -> Result<()> {
-        for daemon in [self.agent.take(), self.cri.take()].into_iter().flatten() {
+        // The runtime first: an agent that is connected to it must not keep it from ending.
+        for daemon in [self.cri.take(), self.agent.take()].into_iter().flatten() {
             daemon.stop()?;
         }
         Ok(())

@@ -16,6 +16,8 @@ use crate::Service;
 
 /// The kubelet's own limit on a message, in bytes.
 const MESSAGE_LIMIT: usize = 16 << 20;
+/// How long answers under way may still take when the service is asked to end.
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Serves on the socket at `path` until `stop` is cancelled; calls in flight are answered first. The folder is made, a
 /// socket that nobody listens on any more is replaced, and the socket is removed at the end. Mode 0660: a client is root
@@ -26,7 +28,7 @@ const MESSAGE_LIMIT: usize = 16 << 20;
 pub async fn serve(path: &Path, service: Arc<Service>, stop: CancellationToken) -> io::Result<()> {
     let listener = listen(path)?;
     tracing::info!(socket = %path.display(), "serving the CRI");
-    let served = tonic::transport::Server::builder()
+    let server = tonic::transport::Server::builder()
         .add_service(
             RuntimeServiceServer::from_arc(Arc::clone(&service))
                 .max_decoding_message_size(MESSAGE_LIMIT)
@@ -37,8 +39,17 @@ pub async fn serve(path: &Path, service: Arc<Service>, stop: CancellationToken) 
                 .max_decoding_message_size(MESSAGE_LIMIT)
                 .max_encoding_message_size(MESSAGE_LIMIT),
         )
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled())
-        .await;
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled());
+    // A client that keeps its connection (every kubelet does, for events) must not keep this process. What its calls
+    // have begun are tasks of their own, which `Service::close` awaits.
+    let drained = async {
+        stop.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    let served = tokio::select! {
+        served = server => served,
+        () = drained => Ok(()),
+    };
     let _ = fs::remove_file(path);
     served.map_err(io::Error::other)
 }
