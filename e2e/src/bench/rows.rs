@@ -150,7 +150,9 @@ fn rows(ours: &Measured, theirs: &Measured, floor: &Floor, shim: f64) -> Vec<Row
         theirs: Some(theirs),
         bar: theirs / part,
     };
-    let container = floor.iter().find(|(name, _)| *name == floor::CONTAINER).map_or(0.0, |(_, figure)| figure.median);
+    // Whoever starts a container pays for both.
+    let parts = floor.iter().filter(|(name, _)| [floor::CONTAINER, floor::PLACE].contains(name));
+    let container: f64 = parts.map(|(_, figure)| figure.median).sum();
     vec![
         against("R1", "RunPodSandbox", ours.sandbox.median, theirs.sandbox.median, 6.0),
         against("R1", "50 at once: p99", ours.burst.p99, theirs.burst.p99, 4.0),
