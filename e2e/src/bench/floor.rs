@@ -5,9 +5,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use berth_net::{Link, Mac, NewVeth, Route};
@@ -18,21 +16,14 @@ use berth_sys::{mount, netns, process};
 
 use super::figure::{Figure, measure};
 use super::table;
-use crate::house::cgroups;
 
 const ROUNDS: usize = 50;
-/// Longer than the kernel keeps the lock in its slow mode after a write.
-const GRACE_PERIOD: Duration = Duration::from_millis(50);
 
 /// The figures by name.
 pub(super) type Floor = Vec<(&'static str, Figure)>;
 
 /// The container's own part: what create + start + delete of `true` can't go below.
 pub(super) const CONTAINER: &str = "clone3 into namespaces, overlay, exec, reap";
-
-/// What a process costs that moves into a cgroup after its birth. The first write waits for an RCU grace period (the
-/// kernel's lock against forks), the other hierarchies' follow cheaply. Pure v2 needs none: `CLONE_INTO_CGROUP`.
-pub(super) const PLACE: &str = "cgroup v1: place a process in each hierarchy";
 
 /// Measures and prints the floor; as JSON with `json`. Call it in a house, on a single thread.
 ///
@@ -56,7 +47,6 @@ pub(super) fn measure_floor() -> Result<Floor> {
     floor.extend([
         ("overlay: mount and unmount", overlay(&dir)?),
         ("clone3, exec, reap", clone_exec(exec_true, Namespaces::default())?),
-        (PLACE, place()?),
         (CONTAINER, clone_exec(overlay_exec_true, all_namespaces())?),
         ("file: write, flush, rename, flush folder", flush(&dir)?),
     ]);
@@ -176,28 +166,6 @@ fn execute(path: &str) -> i32 {
     let text = |text: &str| CString::new(text).unwrap_or_default();
     let _ = process::execute(&text(path), &[text("busybox"), text("true")], &[]);
     127
-}
-
-fn place() -> Result<Figure> {
-    let name = format!("berth-floor-{}", std::process::id());
-    if cgroups::is_pure_v2()? {
-        return Ok(Figure::default());
-    }
-    cgroups::make(&name)?;
-    let mut samples = Vec::new();
-    for _ in 0..ROUNDS {
-        let mut child = Command::new("/bin/busybox").args(["sleep", "60"]).spawn()?;
-        let start = Instant::now();
-        let placed = cgroups::place(&name, child.id());
-        samples.push(start.elapsed());
-        child.kill()?;
-        child.wait()?;
-        placed?;
-        // Back-to-back writes share a grace period, which starts of containers do not.
-        thread::sleep(GRACE_PERIOD);
-    }
-    cgroups::remove(&name)?;
-    Ok(Figure::of(&samples))
 }
 
 fn flush(dir: &Path) -> Result<Figure> {

@@ -28,7 +28,7 @@ impl Hierarchy {
 }
 
 /// Makes an empty cgroup of this name at the top of every hierarchy.
-pub(crate) fn make(name: &str) -> Result<()> {
+pub(super) fn make(name: &str) -> Result<()> {
     for hierarchy in hierarchies()? {
         let own = hierarchy.mounted.join(name);
         fs::create_dir(&own).with_context(|| own.display().to_string())?;
@@ -71,7 +71,7 @@ pub(super) fn enter(name: &str) -> Result<()> {
 }
 
 /// Removes the cgroups of that name, whose processes have ended.
-pub(crate) fn remove(name: &str) -> Result<()> {
+pub(super) fn remove(name: &str) -> Result<()> {
     for hierarchy in hierarchies()? {
         let own = hierarchy.mounted.join(name);
         let mut left = ATTEMPTS;
@@ -85,20 +85,6 @@ pub(crate) fn remove(name: &str) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Moves a process into the cgroup of that name in every hierarchy.
-pub(crate) fn place(name: &str, pid: u32) -> Result<()> {
-    for hierarchy in hierarchies()? {
-        let procs = hierarchy.mounted.join(name).join("cgroup.procs");
-        fs::write(&procs, pid.to_string()).with_context(|| procs.display().to_string())?;
-    }
-    Ok(())
-}
-
-/// Whether there is no v1 hierarchy.
-pub(crate) fn is_pure_v2() -> Result<bool> {
-    Ok(hierarchies()?.iter().all(Hierarchy::is_v2))
 }
 
 fn remove_tree(folder: &Path) -> io::Result<()> {
