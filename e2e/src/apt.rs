@@ -6,14 +6,19 @@ use anyhow::Result;
 
 use crate::command;
 
+/// What shows another time to the program that it is loaded into.
+pub const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
 /// Package and the program (or file, by an absolute path) that shows that it is there.
 const NEEDED: &[(&str, &str)] = &[
     ("busybox-static", "/bin/busybox"),
     ("ca-certificates", "/etc/ssl/certs"),
     ("docker-registry", "docker-registry"),
+    ("e2fsprogs", "mke2fs"),
     ("gcc", "cc"),
     ("iproute2", "ip"),
     ("iptables", "iptables-save"),
+    ("libfaketime", FAKETIME),
     ("nftables", "nft"),
     ("qemu-system-x86", "qemu-system-x86_64"),
     ("strace", "strace"),

@@ -95,8 +95,12 @@ enum E2eTask {
         #[arg(long, default_value_t = 1)]
         first: u64,
     },
+    /// Nodes of a kubeadm cluster, by `berth join` and by kubeadm: joins that fail, services, rotation, leaving
+    JoinKubeadm,
     /// Bad manifests, images, registries, options and rights: one clear line each
     BadInput,
+    /// Probes, hooks and a sidecar of one pod, across a killed agent
+    Probes,
     /// What YAML means, beside kubectl
     Yaml,
 }
@@ -124,6 +128,8 @@ enum VmTask {
     Boot,
     /// A pod on pure cgroup v2: the node in the guest, the control plane outside
     FirstPod,
+    /// The node as units of systemd's, which come and go while pods run
+    Systemd,
 }
 
 #[derive(Args, Debug)]
@@ -173,7 +179,8 @@ fn run(cli: Cli) -> Result<()> {
             house::run(|| prepare(prepare_bench), || bench::pod(json))
         }
         Task::Bench { command: BenchTask::Reference } => bench::build_reference(),
-        Task::Vm { command: VmTask::FirstPod } => house::run(|| prepare(prepare_vm), scenario::vm::play),
+        Task::Vm { command: VmTask::FirstPod } => house::run(|| prepare(prepare_vm), scenario::vm::first_pod::play),
+        Task::Vm { command: VmTask::Systemd } => house::run(|| prepare(prepare_systemd), scenario::vm::systemd::play),
         Task::Vm { command: VmTask::Boot } => house::run(|| vm::Kernel::fetch().map(drop), vm::boot),
         Task::Registry { command } => registry(command),
     }
@@ -191,6 +198,11 @@ fn prepare_vm() -> Result<()> {
     prepare_e2e()
 }
 
+fn prepare_systemd() -> Result<()> {
+    vm::fetch_debian()?;
+    prepare_vm()
+}
+
 /// What `bench pod` needs: the programs as they ship, but for link-time optimisation.
 fn prepare_bench() -> Result<()> {
     apt::ensure()?;
@@ -204,7 +216,9 @@ fn e2e(task: &E2eTask) -> Result<()> {
             scenario::first_pod::play(if *two_processes { Shape::Two } else { Shape::One })
         }
         E2eTask::Crash { first } => scenario::crash::play(*first),
+        E2eTask::JoinKubeadm => scenario::join::play(),
         E2eTask::BadInput => scenario::bad_input::play(),
+        E2eTask::Probes => scenario::probes::play(),
         E2eTask::Yaml => scenario::yaml::play(),
     }
 }

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::channel;
 use super::cpio::Archive;
 use super::kernel::Kernel;
 use crate::command;
@@ -15,6 +16,7 @@ use crate::command;
 const MODULES: &[&str] = &[
     "virtio_pci",
     "virtio_net",
+    "virtio_console",
     "overlay",
     "veth",
     "bridge",
@@ -31,8 +33,9 @@ const MODULES: &[&str] = &[
     "nfnetlink",
 ];
 
-/// The first program: sets up what an init system would, in a tmpfs, since nobody can pivot away from an initramfs.
-const INIT: &str = r#"#!/bin/busybox sh
+/// The first program of a guest without a disk: sets up what an init system would, in a tmpfs, since nobody can pivot away
+/// from an initramfs.
+const INIT_ALONE: &str = r#"#!/bin/busybox sh
 B=/bin/busybox
 if [ ! -e /.moved ]; then
   $B mkdir -p /new; $B mount -t tmpfs -o size=75%,mode=755 new /new
@@ -54,11 +57,35 @@ mount --make-rshared /
 ip link set lo up
 while read -r m; do insmod /modules/$m.ko || echo "berth-vm: module $m failed"; done </modules/order
 echo "berth-vm: booted $(uname -r)"
+. /root/channel
 . /root/work
 echo "berth-vm: done"
 sync
 poweroff -f
 "#;
+
+/// The first program of a guest with a disk: what is added to this archive goes onto the disk, whose own init takes over.
+const INIT_DISK: &str = r#"#!/bin/busybox sh
+B=/bin/busybox
+$B mkdir -p /proc /dev /new
+$B mount -t devtmpfs dev /dev
+while read -r m; do $B insmod /modules/$m.ko || echo "berth-vm: module $m failed"; done </modules/order
+$B mount -t ext4 -o noatime /dev/vda /new
+$B cp -a /disk/. /new/
+$B umount /dev
+echo "berth-vm: booted"
+exec $B switch_root /new /lib/systemd/systemd
+"#;
+
+/// Runs the channel in a guest with systemd, early and whatever else goes wrong.
+const CHANNEL_UNIT: &str = "[Unit]
+Description=Commands from the host
+DefaultDependencies=no
+[Service]
+ExecStart=/bin/sh -c '. /root/channel; channel; systemctl poweroff --force'
+[Install]
+WantedBy=sysinit.target
+";
 
 /// The content of a guest.
 #[derive(Debug)]
@@ -66,24 +93,46 @@ pub struct Initramfs {
     archive: Archive,
     folders: BTreeSet<String>,
     files: BTreeSet<String>,
+    /// Where what is added belongs: empty, or the folder that is copied to the disk.
+    below: &'static str,
 }
 
 impl Initramfs {
-    /// busybox, the init program and the modules; `work` is a shell script that init runs.
+    /// A guest that is nothing but this archive: busybox, the modules, and `work`, a shell script that its init runs. In
+    /// it, `channel` is a function that executes what [`super::Machine::run`] sends.
     ///
     /// # Errors
     /// busybox is not installed, or a module can't be read.
-    pub fn new(kernel: &Kernel, work: &str) -> Result<Self> {
-        let mut own = Self { archive: Archive::default(), folders: BTreeSet::new(), files: BTreeSet::new() };
+    pub fn alone(kernel: &Kernel, work: &str) -> Result<Self> {
+        let mut own = Self::new(kernel, INIT_ALONE, MODULES)?;
+        own.put("root/channel", 0o644, channel::GUEST.as_bytes());
+        own.put("root/work", 0o644, work.as_bytes());
+        Ok(own)
+    }
+
+    /// What a guest with [`super::fetch_debian`]'s disk boots from. Files that are added are added to its disk.
+    ///
+    /// # Errors
+    /// As [`Initramfs::alone`].
+    pub fn with_disk(kernel: &Kernel) -> Result<Self> {
+        let mut own = Self::new(kernel, INIT_DISK, &[MODULES, &["virtio_blk"]].concat())?;
+        own.below = "disk/";
+        own.put("root/channel", 0o644, channel::GUEST.as_bytes());
+        own.unit("berth-vm-channel.service", CHANNEL_UNIT);
+        own.link("etc/systemd/system/sysinit.target.wants/berth-vm-channel.service", "../berth-vm-channel.service");
+        Ok(own)
+    }
+
+    fn new(kernel: &Kernel, init: &str, modules: &[&str]) -> Result<Self> {
+        let mut own = Self { archive: Archive::default(), folders: BTreeSet::new(), files: BTreeSet::new(), below: "" };
         for folder in ["bin", "etc", "lib", "lib64", "modules", "root", "usr/bin"] {
             own.folder(folder);
         }
         own.copy(Path::new("/bin/busybox"), "bin/busybox")?;
         own.archive.link("bin/sh", "busybox");
-        own.put("init", 0o755, INIT.as_bytes());
-        own.put("root/work", 0o644, work.as_bytes());
+        own.put("init", 0o755, init.as_bytes());
         let mut order = String::new();
-        for module in kernel.modules(MODULES)? {
+        for module in kernel.modules(modules)? {
             own.put(&format!("modules/{}.ko", module.name), 0o644, &module.bytes);
             order.push_str(&module.name);
             order.push('\n');
@@ -92,18 +141,28 @@ impl Initramfs {
         Ok(own)
     }
 
-    /// Adds a file with its folders.
-    pub fn put(&mut self, path: &str, mode: u32, content: &[u8]) {
-        let path = path.trim_start_matches('/');
-        if let Some((folder, _)) = path.rsplit_once('/') {
-            self.folder(folder);
-        }
-        if self.files.insert(path.to_owned()) {
-            self.archive.file(path, mode, content);
+    /// Adds a unit of systemd's.
+    pub fn unit(&mut self, name: &str, text: &str) {
+        self.put(&format!("etc/systemd/system/{name}"), 0o644, text.as_bytes());
+    }
+
+    /// Adds a symbolic link with its folders.
+    pub fn link(&mut self, path: &str, target: &str) {
+        let path = self.place(path);
+        if self.files.insert(path.clone()) {
+            self.archive.link(&path, target);
         }
     }
 
-    /// Adds a program of this machine and the libraries that it is linked with.
+    /// Adds a file with its folders.
+    pub fn put(&mut self, path: &str, mode: u32, content: &[u8]) {
+        let path = self.place(path);
+        if self.files.insert(path.clone()) {
+            self.archive.file(&path, mode, content);
+        }
+    }
+
+    /// Adds a program of this machine and the libraries that it is linked with; a disk's Debian has them.
     ///
     /// # Errors
     /// A file can't be read.
@@ -114,6 +173,9 @@ impl Initramfs {
         let copied = self.copy(&stripped, path);
         fs::remove_file(&stripped)?;
         copied?;
+        if !self.below.is_empty() {
+            return Ok(());
+        }
         // A static program has none, and ldd says so by failing.
         let libraries = command::output(Command::new("ldd").arg(source)).unwrap_or_default();
         for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
@@ -131,6 +193,15 @@ impl Initramfs {
         let content = fs::read(source).with_context(|| format!("cannot read {}", source.display()))?;
         self.put(path, 0o755, &content);
         Ok(())
+    }
+
+    /// The full path of what is added, whose folders are made.
+    fn place(&mut self, path: &str) -> String {
+        let path = format!("{}{}", self.below, path.trim_start_matches('/'));
+        if let Some((folder, _)) = path.rsplit_once('/') {
+            self.folder(folder);
+        }
+        path
     }
 
     fn folder(&mut self, path: &str) {

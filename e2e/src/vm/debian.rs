@@ -1,0 +1,134 @@
+//! A disk image with this machine's own Debian release and systemd: packages are fetched and unpacked, never installed.
+//!
+//! No package's scripts run, so nothing here needs a chroot, and a few files stand for what they would have done. The
+//! image is kept in the cache and never written to: a guest's changes go to a file of its own.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{command, paths};
+
+/// What a node's userland needs besides Berth; their dependencies come along.
+const PACKAGES: &[&str] =
+    &["base-files", "base-passwd", "coreutils", "dash", "findutils", "grep", "iproute2", "kmod", "libc-bin", "mount", "systemd", "util-linux"];
+/// Changes whenever the image is put together in another way.
+const RECIPE: u32 = 1;
+/// Grows as it is used: only what holds something takes room.
+const SIZE: &str = "2G";
+/// What a minimal Debian links into /usr.
+const MERGED: &[&str] = &["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+/// Documentation and translations, which a guest has no reader for.
+const UNREAD: &[&str] = &["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/i18n"];
+/// Units that a guest without users, consoles and a bus has no use for.
+const MASKED: &[&str] = &[
+    "systemd-logind.service",
+    "systemd-random-seed.service",
+    "systemd-update-utmp.service",
+    "systemd-update-utmp-runlevel.service",
+    "systemd-user-sessions.service",
+    "getty.target",
+    "timers.target",
+];
+
+/// The image in the cache, made when it is not there yet.
+///
+/// # Errors
+/// Packages can't be fetched or unpacked.
+pub fn fetch() -> Result<PathBuf> {
+    let folder = paths::cache().join("vm");
+    let image = folder.join(format!("debian-{}-{RECIPE}.ext4", release()?));
+    if image.is_file() {
+        return Ok(image);
+    }
+    let work = folder.join("debian");
+    if work.exists() {
+        fs::remove_dir_all(&work)?;
+    }
+    let root = work.join("root");
+    for package in download(&work)? {
+        unpack(&package, &root)?;
+    }
+    configure(&root)?;
+    let partial = work.join("image");
+    let mut mke2fs = Command::new("mke2fs");
+    mke2fs.args(["-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d"]).arg(&root).arg(&partial).arg(SIZE);
+    command::output(&mut mke2fs)?;
+    fs::rename(&partial, &image)?;
+    fs::remove_dir_all(work)?;
+    Ok(image)
+}
+
+/// The code name of the release that this machine runs: what is built here finds its libraries there.
+fn release() -> Result<String> {
+    let text = fs::read_to_string("/etc/os-release")?;
+    let name = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    name.map(str::to_owned).context("/etc/os-release has no VERSION_CODENAME")
+}
+
+/// Fetches the packages with all that they depend on, as if nothing were installed.
+fn download(work: &Path) -> Result<Vec<PathBuf>> {
+    let archives = work.join("archives");
+    fs::create_dir_all(archives.join("partial"))?;
+    fs::create_dir_all(work.join("root"))?;
+    let nothing = work.join("status");
+    fs::write(&nothing, "")?;
+    let get = |arguments: &[&str]| {
+        let mut apt = Command::new("apt-get");
+        apt.arg("-qq").arg("-o").arg(format!("Dir::State::status={}", nothing.display()));
+        apt.arg("-o").arg(format!("Dir::Cache::archives={}", archives.display()));
+        // The caches of packages would be overwritten with a machine's that has none installed.
+        apt.args(["-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "-o", "APT::Sandbox::User=root"]);
+        command::output(apt.args(["-o", "Debug::NoLocking=1"]).args(arguments).args(PACKAGES))
+    };
+    let install = ["install", "--yes", "--no-install-recommends", "--download-only"];
+    if get(&install).is_err() {
+        command::output(Command::new("apt-get").args(["update", "-qq"]))?;
+        get(&install)?;
+    }
+    let mut packages = Vec::new();
+    for entry in fs::read_dir(archives)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            packages.push(path);
+        }
+    }
+    ensure!(packages.len() > PACKAGES.len(), "apt-get has fetched {} packages only", packages.len());
+    Ok(packages)
+}
+
+fn unpack(package: &Path, root: &Path) -> Result<()> {
+    for name in MERGED {
+        let folder = root.join("usr").join(name);
+        if !folder.is_dir() {
+            fs::create_dir_all(folder)?;
+            symlink(format!("usr/{name}"), root.join(name))?;
+        }
+    }
+    command::output(Command::new("dpkg-deb").arg("-x").arg(package).arg(root)).map(drop)
+}
+
+/// What the packages' scripts and an installer would have done.
+fn configure(root: &Path) -> Result<()> {
+    for folder in UNREAD {
+        let folder = root.join(folder);
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
+        }
+    }
+    for name in ["passwd", "group"] {
+        fs::copy(root.join(format!("usr/share/base-passwd/{name}.master")), root.join("etc").join(name))?;
+    }
+    // An empty one would make systemd take this for a first boot, with all its questions.
+    fs::write(root.join("etc/machine-id"), "62657274682d766d2d6d616368696e65\n")?;
+    fs::write(root.join("etc/fstab"), "")?;
+    let units = root.join("etc/systemd/system");
+    symlink("/lib/systemd/system/multi-user.target", units.join("default.target"))?;
+    for unit in MASKED {
+        symlink("/dev/null", units.join(unit))?;
+    }
+    Ok(())
+}
