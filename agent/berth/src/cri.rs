@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Cri;
-use crate::runtime;
+use crate::{runtime, systemd};
 
 pub(crate) async fn run(options: Cri) -> Result<()> {
     let path = runtime::socket_path(&options.listen)?.to_owned();
@@ -20,7 +20,7 @@ pub(crate) async fn run(options: Cri) -> Result<()> {
             ended
         })
     };
-    berth_cri::serve(&path, Arc::clone(&service), stop.clone())
+    berth_cri::serve(&path, Arc::clone(&service), stop.clone(), systemd::ready)
         .await
         .with_context(|| format!("serving on {}", path.display()))?;
     service.close().await;

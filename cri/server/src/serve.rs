@@ -21,12 +21,18 @@ const DRAIN: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Serves on the socket at `path` until `stop` is cancelled; calls in flight are answered first. The folder is made, a
 /// socket that nobody listens on any more is replaced, and the socket is removed at the end. Mode 0660: a client is root
-/// or in the group of the folder's owner.
+/// or in the group of the folder's owner. `listening` is called once clients can connect.
 ///
 /// # Errors
 /// When the socket can't be made (`AddrInUse` when somebody listens there), or the server fails.
-pub async fn serve(path: &Path, service: Arc<Service>, stop: CancellationToken) -> io::Result<()> {
+pub async fn serve(
+    path: &Path,
+    service: Arc<Service>,
+    stop: CancellationToken,
+    listening: impl FnOnce(),
+) -> io::Result<()> {
     let listener = listen(path)?;
+    listening();
     tracing::info!(socket = %path.display(), "serving the CRI");
     let server = tonic::transport::Server::builder()
         .add_service(
