@@ -54,15 +54,40 @@ pub struct NewRoute {
     pub table: Option<u32>,
     /// `None` for what follows from the gateway.
     pub scope: Option<u8>,
+    /// The own address that packets on this route have by default; `None` for the kernel's choice.
+    pub source: Option<IpAddr>,
 }
 
 impl NewRoute {
     pub fn new(dst: IpNet, gateway: Option<IpAddr>, link: u32) -> Self {
-        Self { dst, gateway, link, mtu: None, advmss: None, priority: None, table: None, scope: None }
+        Self { dst, gateway, link, mtu: None, advmss: None, priority: None, table: None, scope: None, source: None }
     }
 
-    /// The change that adds it.
+    /// The change that adds it, where there is none to the destination with this metric.
     pub fn add(&self) -> Change {
+        Change::create(self.operation("add"), RouteNetlinkMessage::NewRoute(self.message()))
+    }
+
+    /// The change that adds it in place of the one to the destination with this metric, if there is one.
+    pub fn replace(&self) -> Change {
+        Change::replace(self.operation("replace"), RouteNetlinkMessage::NewRoute(self.message()))
+    }
+
+    /// The change that deletes the route to the destination through the link, whoever added it.
+    pub fn delete(&self) -> Change {
+        let mut message = self.message();
+        message.header.protocol = RouteProtocol::Unspec;
+        message.header.kind = RouteType::Unspec;
+        message.header.scope = RouteScope::NoWhere;
+        Change::modify(self.operation("del"), RouteNetlinkMessage::DelRoute(message))
+    }
+
+    fn operation(&self, verb: &str) -> String {
+        let via = self.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
+        format!("route {verb} {}{via} dev {}", self.dst, self.link)
+    }
+
+    fn message(&self) -> RouteMessage {
         let mut message = RouteMessage::default();
         message.header.address_family = family(self.dst.addr());
         message.header.destination_prefix_length = self.dst.prefix_len();
@@ -79,6 +104,7 @@ impl NewRoute {
             message.attributes.push(RouteAttribute::Destination(self.dst.trunc().addr().into()));
         }
         message.attributes.extend(self.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
+        message.attributes.extend(self.source.map(|source| RouteAttribute::PrefSource(source.into())));
         message.attributes.extend(self.priority.map(RouteAttribute::Priority));
         if let Some(table) = self.table {
             message.header.table = RouteHeader::RT_TABLE_UNSPEC;
@@ -89,8 +115,7 @@ impl NewRoute {
         if !metrics.is_empty() {
             message.attributes.push(RouteAttribute::Metrics(metrics));
         }
-        let via = self.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
-        Change::create(format!("route add {}{via} dev {}", self.dst, self.link), RouteNetlinkMessage::NewRoute(message))
+        message
     }
 }
 

@@ -1,6 +1,6 @@
 //! The rtnetlink socket.
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_ERROR};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_ERROR};
 use netlink_packet_core::{NetlinkSerializable, ParseableParametrized};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -30,6 +30,11 @@ impl Change {
     /// Something new, which must not exist yet.
     pub(crate) fn create(operation: String, message: RouteNetlinkMessage) -> Self {
         Self { operation, message, flags: NLM_F_CREATE | NLM_F_EXCL }
+    }
+
+    /// Something new, in place of what is there under the same key.
+    pub(crate) fn replace(operation: String, message: RouteNetlinkMessage) -> Self {
+        Self { operation, message, flags: NLM_F_CREATE | NLM_F_REPLACE }
     }
 
     /// A change of something that exists, or its end.

@@ -18,7 +18,8 @@
 //! Only what is addressed to the host is touched (GHSA-jv3w-x3r3-g6rm). Connections from the pod's own network and from
 //! 127.0.0.1 are masqueraded, or the answer would not come back through the host. For 127.0.0.1 the host's side of the
 //! network needs `route_localnet`, which alone would let pods reach whatever listens on the host's loopback; `input`
-//! keeps them out. The links on which we set it are in `localnet`, and it is taken back with the table.
+//! keeps them out. The links on which we set it are in `localnet`; it is taken back with the table, and from a link that
+//! is an attachment's own with the attachment.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -31,7 +32,7 @@ use berth_net::nft::{
 use berth_net::{NetError, conntrack, sysctl};
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::identity::{Identity, Wanted};
+use crate::identity::{self, Identity, Wanted};
 use crate::tables::{End, Held, Joining, Table, chain_of, decide, is_in, key_of, load_address};
 
 /// The bit by which packets to host ports are known on their way; the reference plugin's default.
@@ -82,7 +83,7 @@ pub(crate) fn add(
     localnet: Option<&str>,
 ) -> Result<Result<(), Conflict>, CniError> {
     let table = if pod.addr().is_ipv4() { V4 } else { V6 };
-    let setting = localnet.map(|link| sysctl::of_link("ipv4", link, "route_localnet"));
+    let setting = localnet.map(|link| setting_of(&link_key(link)));
     let switch = setting.filter(|setting| sysctl::read(setting).is_ok_and(|value| value == "0"));
     let outcome = decide(|nft| {
         let held = table.held(nft)?;
@@ -144,28 +145,33 @@ pub(crate) fn check(identity: &Identity, pod: IpNet, ports: &[HostPort]) -> Resu
 
 fn release(leaves: impl Fn(&Held) -> bool) -> Result<(), CniError> {
     for table in [V4, V6] {
-        let mut withdrawn: Vec<String> = Vec::new();
-        let (last, udp_ports) = decide(|nft| {
+        let mut withdrawn: BTreeSet<String> = BTreeSet::new();
+        let (left, udp_ports) = decide(|nft| {
             let held = table.held(nft)?;
-            let udp_ports: Vec<_> = held.iter().filter(|held| leaves(held)).filter_map(udp_port).collect();
-            let batch = table.plan(&held, &leaves, &[]);
-            let last = batch.as_ref().is_some_and(is_end);
-            if last {
-                // Before the chain that makes route_localnet harmless is gone.
-                for listed in nft.elements(table.family, table.name, LOCALNET)? {
-                    let setting = sysctl::of_link("ipv4", &link_name(&listed.key), "route_localnet");
-                    set_if_there(&setting, "0")?;
-                    withdrawn.push(setting);
-                }
+            let leaving: Vec<_> = held.iter().filter(|held| leaves(held)).collect();
+            let udp_ports: Vec<_> = leaving.iter().filter_map(|held| udp_port(held)).collect();
+            let Some(mut batch) = table.plan(&held, &leaves, &[]) else { return Ok((None, (Vec::new(), udp_ports))) };
+            let owned: BTreeSet<_> = leaving.iter().map(|held| link_key(&identity::veth_of(held.comment()))).collect();
+            let known = nft.elements(table.family, table.name, LOCALNET)?.into_iter().map(|listed| listed.key);
+            let left: Vec<_> = known.filter(|key| is_end(&batch) || owned.contains(key) || is_gone(key)).collect();
+            // Before what makes route_localnet harmless is gone.
+            for key in &left {
+                let setting = setting_of(key);
+                set_if_there(&setting, "0")?;
+                withdrawn.insert(setting);
             }
-            Ok((batch, (last, udp_ports)))
+            if !left.is_empty() && !is_end(&batch) {
+                batch.commands.push(Command::DeleteElements { set: LOCALNET.to_owned(), keys: left.clone() });
+            }
+            Ok((Some(batch), (left, udp_ports)))
         })?;
         forget(table.family, udp_ports.into_iter());
-        if !last {
-            // Somebody else joined between our look and our change: the table stayed, and so must this.
-            for setting in withdrawn {
-                set_if_there(&setting, "1").map_err(|error| CniError::io(&setting, error))?;
-            }
+        for key in &left {
+            withdrawn.remove(&setting_of(key));
+        }
+        // Somebody else joined between our look and our change: the table stayed, and so must these.
+        for setting in withdrawn {
+            set_if_there(&setting, "1").map_err(|error| CniError::io(&setting, error))?;
         }
     }
     Ok(())
@@ -262,6 +268,16 @@ fn link_key(name: &str) -> Vec<u8> {
     let mut key = name.as_bytes().to_vec();
     key.resize(16, 0);
     key
+}
+
+/// The setting that lets connections from 127.0.0.1 out of the link.
+fn setting_of(link: &[u8]) -> String {
+    sysctl::of_link("ipv4", &link_name(link), "route_localnet")
+}
+
+/// A link that somebody deleted: its element would wait for the table's end.
+fn is_gone(link: &[u8]) -> bool {
+    sysctl::read(&setting_of(link)).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn link_name(key: &[u8]) -> String {

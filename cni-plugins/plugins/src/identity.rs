@@ -38,8 +38,13 @@ impl Identity {
 
     /// The name of the host's end of the attachment's veth pair: the same every time, so that what a crash left is found.
     pub(crate) fn veth(&self) -> String {
-        format!("veth{}", hash(&self.text, 11))
+        veth_of(&self.text)
     }
+}
+
+/// The same for an identity that was read from a comment.
+pub(crate) fn veth_of(comment: &str) -> String {
+    format!("veth{}", hash(comment, 11))
 }
 
 const ALIAS: &str = "berth-cni ";

@@ -1,4 +1,4 @@
-//! The standard CNI plugins: bridge, host-local, loopback and portmap.
+//! The standard CNI plugins: bridge, host-local, loopback, portmap and ptp.
 //!
 //! Each is a function of a [`Request`](berth_cni::Request), found by [`builtin`]: the runtime calls it in-process, and
 //! the `berth-cni` binary serves it by the CNI protocol. A plugin runs on its caller's thread in the host's network
@@ -20,20 +20,27 @@
 pub mod bridge;
 mod host_local;
 
+mod forwarding;
 mod hostport;
 mod identity;
 mod loopback;
 mod masquerade;
+mod options;
+mod pod;
 mod portmap;
+mod ptp;
 mod tables;
+mod trial;
+mod veth;
 mod withdraw;
 
+pub use trial::{Trial, try_kernel};
 pub use withdraw::withdraw;
 
 use berth_cni::Plugin;
 
 /// The types that [`builtin`] knows: also the names under which the binary is installed.
-pub const TYPES: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
+pub const TYPES: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
 
 /// The plugin of that type.
 pub fn builtin(kind: &str) -> Option<Plugin> {
@@ -42,6 +49,7 @@ pub fn builtin(kind: &str) -> Option<Plugin> {
         "host-local" => Some(host_local::call),
         "loopback" => Some(loopback::call),
         "portmap" => Some(portmap::call),
+        "ptp" => Some(ptp::call),
         _ => None,
     }
 }

@@ -44,7 +44,7 @@ fn it_is_the_plugin_that_it_is_called_by() {
     }
     let usage = Command::new(BINARY).env_clear().output().expect("run");
     assert_eq!(usage.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&usage.stderr).contains("bridge|host-local|loopback|portmap"), "{usage:?}");
+    assert!(String::from_utf8_lossy(&usage.stderr).contains("bridge|host-local|loopback|portmap|ptp"), "{usage:?}");
 }
 
 #[test]

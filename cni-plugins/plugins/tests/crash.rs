@@ -5,7 +5,9 @@ mod stage;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use berth_cni::NetworkList;
 use berth_cni_plugins::withdraw;
+use berth_net::sysctl;
 use serde_json::{Value, json};
 use stage::{Pod, Stage, on_host, picture};
 
@@ -30,28 +32,38 @@ fn run(pod: &Pod, verb: &str, config: &Value, crash_at: u64) -> bool {
     child.wait().expect("wait").success()
 }
 
-fn configs(stage: &Stage) -> [Value; 2] {
-    let network = stage.network();
+fn bridged(stage: &Stage) -> NetworkList {
+    stage.network()
+}
+
+fn routed(stage: &Stage) -> NetworkList {
+    // There is no bridge that would keep what forwarding was before.
+    sysctl::write("net/ipv4/ip_forward", "1").expect("setting");
+    stage.network_with(&json!({"type": "ptp"}))
+}
+
+fn configs(network: &NetworkList) -> [Value; 2] {
     let mut configs = network.plugins.iter().map(|plugin| {
         let mut config = Value::Object(plugin.raw.clone());
         config["cniVersion"] = "1.1.0".into();
         config["name"] = "pods".into();
         config
     });
-    let (bridge, mut portmap) = (configs.next().expect("bridge"), configs.next().expect("portmap"));
+    let (first, mut portmap) = (configs.next().expect("bridge or ptp"), configs.next().expect("portmap"));
     portmap["runtimeConfig"] = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80}]});
     portmap["prevResult"] = json!({
         "interfaces": [{"name": "br-pods"}, {"name": "eth0", "sandbox": "x"}],
         "ips": [{"address": "10.88.0.2/24", "interface": 1}],
     });
-    [bridge, portmap]
+    [first, portmap]
 }
 
 /// Brings everything up and down, with the plugin of the given number dying in the given verb at each point in turn.
-fn visit_every_point(victim: usize, dying: &str) -> u64 {
+fn visit_every_point(network: fn(&Stage) -> NetworkList, victim: usize, dying: &str) -> u64 {
     on_host(|stage| {
+        let network = network(stage);
         let before = picture();
-        let configs = configs(stage);
+        let configs = configs(&network);
         for point in 1.. {
             let pod = Pod::new("c1");
             let crash = |index: usize, verb: &str| if (index, verb) == (victim, dying) { point } else { 0 };
@@ -65,7 +77,7 @@ fn visit_every_point(victim: usize, dying: &str) -> u64 {
             for config in configs.iter().rev() {
                 assert!(run(&pod, "DEL", config, 0), "point {point}");
             }
-            assert!(withdraw(&stage.network()).expect("withdraw"), "point {point}");
+            assert!(withdraw(&network).expect("withdraw"), "point {point}");
             assert_eq!(picture(), before, "point {point}");
             assert!(!stage.data_dir().exists(), "point {point}");
             if lived {
@@ -78,18 +90,26 @@ fn visit_every_point(victim: usize, dying: &str) -> u64 {
 
 #[test]
 fn bridge_dies_anywhere_in_add() {
-    let points = visit_every_point(0, "ADD");
+    let points = visit_every_point(bridged, 0, "ADD");
     assert!(points >= 14, "bridge, address, reservation, forwarding, pair, pod and rules: {points}");
 }
 
 #[test]
 fn bridge_dies_anywhere_in_del() {
-    let points = visit_every_point(0, "DEL");
+    let points = visit_every_point(bridged, 0, "DEL");
+    assert!(points >= 6, "rules, link and address: {points}");
+}
+
+#[test]
+fn ptp_dies_anywhere() {
+    let points = visit_every_point(routed, 0, "ADD");
+    assert!(points >= 10, "reservation, pair, pod, host and rules: {points}");
+    let points = visit_every_point(routed, 0, "DEL");
     assert!(points >= 6, "rules, link and address: {points}");
 }
 
 #[test]
 fn portmap_dies_anywhere() {
-    assert!(visit_every_point(1, "ADD") >= 4, "rules and setting");
-    assert!(visit_every_point(1, "DEL") >= 6, "setting and rules of both families");
+    assert!(visit_every_point(bridged, 1, "ADD") >= 4, "rules and setting");
+    assert!(visit_every_point(bridged, 1, "DEL") >= 6, "setting and rules of both families");
 }

@@ -6,7 +6,8 @@ use berth_cni::{CniError, CniResult, Dns, Request, Route};
 use berth_net::Mac;
 use ipnet::IpNet;
 use serde::Deserialize;
-use serde_json::Value;
+
+use crate::options;
 
 /// The checked configuration.
 #[derive(Debug)]
@@ -58,13 +59,11 @@ const DEFAULT_BRIDGE: &str = "cni0";
 impl Config {
     pub(super) fn read(request: &Request) -> Result<Self, CniError> {
         for field in UNSUPPORTED {
-            if request.config.get(field).is_some_and(is_set) {
+            if request.config.get(field).is_some_and(options::is_set) {
                 return Err(CniError::unsupported(field, "this bridge plugin does not have it"));
             }
         }
-        if request.config.get("ipMasqBackend").is_some_and(|backend| is_set(backend) && *backend != "nftables") {
-            return Err(CniError::unsupported("ipMasqBackend", "only \"nftables\" is"));
-        }
+        options::check_masquerade_backend(request)?;
         let raw: Raw = request.config()?;
         if raw.hairpin_mode && raw.promisc_mode {
             return Err(CniError::config("cannot set hairpin mode and promiscuous mode at the same time"));
@@ -78,7 +77,7 @@ impl Config {
             hairpin: raw.hairpin_mode,
             promiscuous: raw.promisc_mode,
             mtu: (raw.mtu > 0).then_some(raw.mtu),
-            ipam: ipam_of(request),
+            ipam: options::ipam_of(request),
             dns: raw.dns.unwrap_or_default(),
             mac: mac_of(request)?,
         })
@@ -107,12 +106,6 @@ impl Config {
     }
 }
 
-/// The type of the IPAM plugin, also of a configuration that is otherwise wrong.
-pub(super) fn ipam_of(request: &Request) -> Option<String> {
-    let kind = request.config.get("ipam")?.get("type")?.as_str()?;
-    (!kind.is_empty()).then(|| kind.to_owned())
-}
-
 /// Runtime configuration before configured arguments before `CNI_ARGS`.
 fn mac_of(request: &Request) -> Result<Option<Mac>, CniError> {
     let in_config = |path: &[&str]| {
@@ -126,17 +119,6 @@ fn mac_of(request: &Request) -> Result<Option<Mac>, CniError> {
         .or_else(|| in_config(&["args", "cni", "mac"]))
         .or_else(|| request.arg("MAC").filter(|text| !text.is_empty()));
     text.map(|text| text.parse().map_err(CniError::config)).transpose()
-}
-
-fn is_set(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(flag) => *flag,
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::String(text) => !text.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        Value::Object(fields) => !fields.is_empty(),
-    }
 }
 
 /// The first address of a network after the network's own.

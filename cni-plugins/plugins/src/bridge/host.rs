@@ -8,12 +8,10 @@ use berth_net::{Address, Link, Mac, NetError, Route, sysctl};
 use ipnet::{IpNet, IpNet::V4, IpNet::V6};
 
 use super::config::Config;
+use crate::forwarding;
 
 /// The alias of a bridge that we made; after it, what to restore: `net/ipv4/ip_forward=0`.
 const ALIAS: &str = "berth-cni-bridge";
-
-const FORWARD_V4: &str = "net/ipv4/ip_forward";
-const FORWARD_V6: &str = "net/ipv6/conf/all/forwarding";
 
 /// The bridge of the configuration, up.
 pub(super) fn ensure_bridge(route: &mut Route, config: &Config) -> Result<Link, CniError> {
@@ -44,7 +42,7 @@ fn create(route: &mut Route, config: &Config) -> Result<Link, CniError> {
     let failed = |error: NetError| CniError::io(format!("bridge {name}"), error);
     let mut alias = ALIAS.to_owned();
     if config.is_gateway {
-        for setting in [FORWARD_V4, FORWARD_V6] {
+        for setting in [forwarding::V4, forwarding::V6] {
             if let Ok(value) = sysctl::read(setting)
                 && value == "0"
             {
@@ -99,16 +97,7 @@ pub(super) fn ensure_gateways(
             _ => {}
         }
     }
-    for (setting, wanted) in [
-        (FORWARD_V4, result.ips.iter().any(|ip| ip.address.addr().is_ipv4())),
-        (FORWARD_V6, result.ips.iter().any(|ip| ip.address.addr().is_ipv6())),
-    ] {
-        if wanted && sysctl::read(setting).is_ok_and(|value| value == "0") {
-            let failed = |error| CniError::io(setting, error);
-            berth_effect::run("sysctl-write", || sysctl::write(setting, "1")).map_err(failed)?;
-        }
-    }
-    Ok(())
+    forwarding::enable(&result.ips.iter().map(|ip| ip.address.addr()).collect::<Vec<_>>())
 }
 
 /// As in the reference plugin: one IPv4 address, and IPv6 addresses whose subnets do not overlap.
@@ -146,7 +135,7 @@ pub fn withdraw(name: &str) -> Result<bool, CniError> {
         Some(_) => {}
         None => {
             for (setting, value) in record.split_whitespace().filter_map(|pair| pair.split_once('=')) {
-                if [FORWARD_V4, FORWARD_V6].contains(&setting) {
+                if [forwarding::V4, forwarding::V6].contains(&setting) {
                     let failed = |error| CniError::io(setting, error);
                     berth_effect::run("sysctl-write", || sysctl::write(setting, value)).map_err(failed)?;
                 }
