@@ -11,10 +11,12 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Taint;
 use serde::Deserialize;
 
-use crate::decode::{FieldError, decode};
-use crate::node::Node;
 use crate::pods::Problem;
-use crate::yaml::documents;
+
+mod layers;
+mod names;
+
+pub use layers::{Layer, Override, load_layers};
 
 /// The checked configuration, defaults filled in (`kubernetes@v1.37.2:pkg/kubelet/apis/config/v1beta1/defaults.go`).
 #[derive(Debug, Clone, PartialEq)]
@@ -49,7 +51,7 @@ pub struct KubeletConfig {
     pub node_lease: Duration,
     /// Parent of all cgroups of pods; `/` when not said.
     pub cgroup_root: String,
-    /// `cgroupfs` or `systemd`.
+    /// `cgroupfs` or `systemd`: advice, as the runtime says what it works with.
     pub cgroup_driver: CgroupDriver,
     /// How many pods the node takes.
     pub max_pods: u32,
@@ -69,6 +71,14 @@ pub struct KubeletConfig {
     pub register_with_taints: Vec<Taint>,
     /// The runtime's socket; `None` is Berth's own, in-process.
     pub container_runtime_endpoint: Option<String>,
+    /// Whether the client certificate is renewed before its end.
+    pub rotate_certificates: bool,
+    /// Whether the HTTPS API's certificate is issued by the cluster.
+    pub server_tls_bootstrap: bool,
+    /// Whether the HTTPS API refuses TLS 1.2.
+    pub only_tls13: bool,
+    /// `spec.providerID` of the node.
+    pub provider_id: Option<String>,
 }
 
 /// Who may do what on the HTTPS API.
@@ -131,6 +141,12 @@ struct Raw {
     register_node: Option<bool>,
     register_with_taints: Vec<Taint>,
     container_runtime_endpoint: String,
+    rotate_certificates: bool,
+    #[serde(rename = "serverTLSBootstrap")]
+    server_tls_bootstrap: bool,
+    tls_min_version: String,
+    #[serde(rename = "providerID")]
+    provider_id: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -166,121 +182,6 @@ struct RawAuthorization {
     mode: String,
 }
 
-/// The fields of v1beta1 that Berth knows by name only
-/// (`k8s.io/kubelet@v0.37.2:config/v1beta1/types.go#KubeletConfiguration`).
-const NOT_USED_YET: &[&str] = &[
-    "allowedUnsafeSysctls",
-    "configMapAndSecretChangeDetectionStrategy",
-    "containerLogMaxWorkers",
-    "containerLogMonitorInterval",
-    "contentType",
-    "cpuCFSQuota",
-    "cpuCFSQuotaPeriod",
-    "cpuManagerPolicy",
-    "cpuManagerPolicyOptions",
-    "cpuManagerReconcilePeriod",
-    "crashLoopBackOff",
-    "defaultPodSysctls",
-    "enableContentionProfiling",
-    "enableControllerAttachDetach",
-    "enableDebugFlagsHandler",
-    "enableDebuggingHandlers",
-    "enableProfilingHandler",
-    "enableServer",
-    "enableSystemLogHandler",
-    "enableSystemLogQuery",
-    "enforceNodeAllocatable",
-    "eventBurst",
-    "eventRecordQPS",
-    "evictionHard",
-    "evictionMaxPodGracePeriod",
-    "evictionMinimumReclaim",
-    "evictionPressureTransitionPeriod",
-    "evictionSoft",
-    "evictionSoftGracePeriod",
-    "failCgroupV1",
-    "failSwapOn",
-    "featureGates",
-    "fileCheckFrequency",
-    "hairpinMode",
-    "httpCheckFrequency",
-    "imageGCHighThresholdPercent",
-    "imageGCLowThresholdPercent",
-    "imageMaximumGCAge",
-    "imageMinimumGCAge",
-    "imagePullCredentialsVerificationPolicy",
-    "imageServiceEndpoint",
-    "iptablesDropBit",
-    "iptablesMasqueradeBit",
-    "kernelMemcgNotification",
-    "kubeAPIBurst",
-    "kubeAPIQPS",
-    "kubeReserved",
-    "kubeReservedCgroup",
-    "kubeletCgroups",
-    "localStorageCapacityIsolation",
-    "logging",
-    "makeIPTablesUtilChains",
-    "maxOpenFiles",
-    "maxParallelImagePulls",
-    "memoryManagerPolicy",
-    "memoryReservationPolicy",
-    "memorySwap",
-    "memoryThrottlingFactor",
-    "mergeDefaultEvictionSettings",
-    "nodeStatusMaxImages",
-    "oomScoreAdj",
-    "podLogsDir",
-    "podsPerCore",
-    "preloadedImagesVerificationAllowlist",
-    "protectKernelDefaults",
-    "providerID",
-    "qosReserved",
-    "readOnlyPort",
-    "registryBurst",
-    "registryPullQPS",
-    "reservedMemory",
-    "reservedSystemCPUs",
-    "rotateCertificates",
-    "runOnce",
-    "runtimeRequestTimeout",
-    "seccompDefault",
-    "serializeImagePulls",
-    "serverTLSBootstrap",
-    "showHiddenMetricsForVersion",
-    "shutdownGracePeriod",
-    "shutdownGracePeriodByPodPriority",
-    "shutdownGracePeriodCriticalPods",
-    "singleProcessOOMKill",
-    "staticPodURL",
-    "staticPodURLHeader",
-    "streamingConnectionIdleTimeout",
-    "syncFrequency",
-    "systemCgroups",
-    "systemReserved",
-    "systemReservedCgroup",
-    "tlsCipherSuites",
-    "tlsCurvePreferences",
-    "tlsMinVersion",
-    "topologyManagerPolicy",
-    "topologyManagerPolicyOptions",
-    "topologyManagerScope",
-    "tracing",
-    "userNamespaces",
-    "volumePluginDir",
-    "volumeStatsAggPeriod",
-    "cgroupsPerQOS",
-];
-
-/// Nested fields that are known and not used yet.
-const NESTED_NOT_USED_YET: &[&str] = &[
-    "authentication.webhook.cacheTTL",
-    "authentication.anonymous.conditions",
-    "authorization.webhook",
-    "authorization.webhook.cacheAuthorizedTTL",
-    "authorization.webhook.cacheUnauthorizedTTL",
-];
-
 /// What applies when there is no file.
 pub fn defaults() -> KubeletConfig {
     match check(Raw::default()) {
@@ -295,54 +196,7 @@ pub fn defaults() -> KubeletConfig {
 /// # Errors
 /// One line: file, line, field, reason.
 pub fn load(file: &Path, text: &str) -> Result<Loaded, Problem> {
-    let problem = |line: Option<usize>, field: Option<&str>, reason: String| Problem {
-        file: file.to_path_buf(),
-        line,
-        field: field.map(str::to_owned),
-        reason,
-    };
-    let documents = documents(text).map_err(|e| problem(Some(e.line), None, format!("is not YAML: {}", e.reason)))?;
-    let [document] = documents.as_slice() else {
-        return Err(problem(None, None, format!("one document is needed, there are {}", documents.len())));
-    };
-    let (raw, unknown) = decode::<Raw>(document)
-        .map_err(|FieldError { line, field, reason }| problem(Some(line), Some(&field), reason))?;
-    let line = |field: &str| field.split('.').try_fold(document, |at: &Node, part| at.get(part)).map(|node| node.line);
-    if raw.kind != "KubeletConfiguration" {
-        return Err(problem(line("kind"), Some("kind"), format!("{:?} is not KubeletConfiguration", raw.kind)));
-    }
-    if raw.api_version != "kubelet.config.k8s.io/v1beta1" {
-        let reason = format!("{:?} is not kubelet.config.k8s.io/v1beta1", raw.api_version);
-        return Err(problem(line("apiVersion"), Some("apiVersion"), reason));
-    }
-    let warnings = warnings(file, &unknown);
-    let mut config = check(raw).map_err(|(field, reason)| problem(line(field), Some(field), reason))?;
-    let base = file.parent().unwrap_or(Path::new(""));
-    let resolve = |path: &mut PathBuf| *path = base.join(&*path);
-    config.static_pod_path.iter_mut().for_each(resolve);
-    config.client_ca_file.iter_mut().for_each(resolve);
-    if let Some((certificate, key)) = &mut config.tls {
-        resolve(certificate);
-        resolve(key);
-    }
-    Ok(Loaded { config, warnings })
-}
-
-fn warnings(file: &Path, unknown: &[FieldError]) -> Vec<String> {
-    let (unused, unknown): (Vec<_>, Vec<_>) = unknown.iter().partition(|field| {
-        NOT_USED_YET.contains(&field.field.as_str()) || NESTED_NOT_USED_YET.contains(&field.field.as_str())
-    });
-    let names = |fields: &[&FieldError]| {
-        fields.iter().map(|field| format!("{} (line {})", field.field, field.line)).collect::<Vec<_>>().join(", ")
-    };
-    let mut warnings = Vec::new();
-    if !unknown.is_empty() {
-        warnings.push(format!("{}: unknown fields, ignored: {}", file.display(), names(&unknown)));
-    }
-    if !unused.is_empty() {
-        warnings.push(format!("{}: accepted but not used by Berth yet: {}", file.display(), names(&unused)));
-    }
-    warnings
+    load_layers(&[Layer { file: file.to_path_buf(), text: text.to_owned() }], &[])
 }
 
 fn check(raw: Raw) -> Result<KubeletConfig, (&'static str, String)> {
@@ -405,6 +259,15 @@ fn check(raw: Raw) -> Result<KubeletConfig, (&'static str, String)> {
         register_node: raw.register_node.unwrap_or(true),
         register_with_taints: raw.register_with_taints,
         container_runtime_endpoint: Some(raw.container_runtime_endpoint).filter(|endpoint| !endpoint.is_empty()),
+        rotate_certificates: raw.rotate_certificates,
+        server_tls_bootstrap: raw.server_tls_bootstrap,
+        only_tls13: match raw.tls_min_version.as_str() {
+            // Nothing here speaks what is older than 1.2.
+            "" | "VersionTLS10" | "VersionTLS11" | "VersionTLS12" => false,
+            "VersionTLS13" => true,
+            other => return Err(("tlsMinVersion", format!("{other:?} is neither VersionTLS12 nor VersionTLS13"))),
+        },
+        provider_id: Some(raw.provider_id).filter(|id| !id.is_empty()),
     })
 }
 
@@ -444,7 +307,10 @@ fn size(text: &str) -> Option<u64> {
 }
 
 /// A duration as Go writes it (`1h30m`, `10s`, `250ms`). `None` for nothing and for zero, which mean the default.
-fn duration(field: &'static str, text: &str) -> Result<Option<Duration>, (&'static str, String)> {
+///
+/// # Errors
+/// The field, as given, and what is wrong.
+pub fn duration(field: &'static str, text: &str) -> Result<Option<Duration>, (&'static str, String)> {
     let wrong = || (field, format!("{text:?} is no duration such as 10s or 1h30m"));
     let mut rest = text;
     let mut total = Duration::ZERO;
@@ -505,6 +371,86 @@ mod tests {
         );
     }
 
+    /// `kubeadm config print init-defaults --component-configs KubeletConfiguration`, v1.37.2, as `kubeadm join` patches it.
+    const KUBEADM: &str = r#"apiVersion: kubelet.config.k8s.io/v1beta1
+authentication:
+  anonymous:
+    enabled: false
+  webhook:
+    cacheTTL: 0s
+    enabled: true
+  x509:
+    clientCAFile: /etc/kubernetes/pki/ca.crt
+authorization:
+  mode: Webhook
+  webhook:
+    cacheAuthorizedTTL: 0s
+    cacheUnauthorizedTTL: 0s
+cgroupDriver: systemd
+clusterDNS:
+- 10.96.0.10
+clusterDomain: cluster.local
+containerRuntimeEndpoint: unix:///run/berth/cri.sock
+cpuManagerReconcilePeriod: 0s
+crashLoopBackOff: {}
+evictionPressureTransitionPeriod: 0s
+fileCheckFrequency: 0s
+healthzBindAddress: 127.0.0.1
+healthzPort: 10248
+httpCheckFrequency: 0s
+imageMaximumGCAge: 0s
+imageMinimumGCAge: 0s
+kind: KubeletConfiguration
+logging:
+  flushFrequency: 0
+  options:
+    json:
+      infoBufferSize: "0"
+    text:
+      infoBufferSize: "0"
+  verbosity: 0
+memorySwap: {}
+nodeStatusReportFrequency: 0s
+nodeStatusUpdateFrequency: 0s
+rotateCertificates: true
+runtimeRequestTimeout: 0s
+shutdownGracePeriod: 0s
+shutdownGracePeriodCriticalPods: 0s
+staticPodPath: /etc/kubernetes/manifests
+streamingConnectionIdleTimeout: 0s
+syncFrequency: 0s
+volumeStatsAggPeriod: 0s
+"#;
+
+    #[test]
+    fn kubeadm_s_own_file_loads_without_an_unknown_field() {
+        let Loaded { config, warnings } = load(Path::new("/var/lib/kubelet/config.yaml"), KUBEADM).expect("loads");
+        assert_eq!(config.client_ca_file.as_deref(), Some(Path::new("/etc/kubernetes/pki/ca.crt")));
+        assert_eq!(config.container_runtime_endpoint.as_deref(), Some("unix:///run/berth/cri.sock"));
+        assert!(config.rotate_certificates && !config.server_tls_bootstrap && config.register_node);
+        assert_eq!(config.node_status_update, Duration::from_secs(10));
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("accepted but not used by Berth yet"), "{warnings:?}");
+    }
+
+    /// kind's kubeadm.conf changes these (`sigs.k8s.io/kind:pkg/cluster/internal/kubeadm/config.go`); `metadata` is in its
+    /// text, though kubeadm takes it out.
+    #[test]
+    fn kind_s_file_loads_too() {
+        let text = KUBEADM.to_owned()
+            + "metadata:\n  name: config\ncgroupRoot: /kubelet\nfailSwapOn: false\nimageGCHighThresholdPercent: 100\n\
+             evictionHard:\n  nodefs.available: \"0%\"\n  nodefs.inodesFree: \"0%\"\n  imagefs.available: \"0%\"\n\
+             serverTLSBootstrap: true\ntlsMinVersion: VersionTLS13\nproviderID: kind://docker/kind/kind-worker\n\
+             conntrack: {maxPerCore: 0}\n";
+        let Loaded { config, warnings } = load(Path::new("/var/lib/kubelet/config.yaml"), &text).expect("loads");
+        assert_eq!((config.cgroup_root.as_str(), config.cgroup_driver), ("/kubelet", CgroupDriver::Systemd));
+        assert!(config.server_tls_bootstrap && config.only_tls13);
+        assert_eq!(config.provider_id.as_deref(), Some("kind://docker/kind/kind-worker"));
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        assert!(warnings[0].contains("unknown fields, ignored: metadata (line ") && warnings[0].contains("conntrack"));
+        assert!(["failSwapOn", "evictionHard", "imageGCHighThresholdPercent"].iter().all(|f| warnings[1].contains(f)));
+    }
+
     #[test]
     fn what_cannot_be_meant_is_one_line() {
         let cases = [
@@ -514,6 +460,7 @@ mod tests {
             ("authorization: {mode: Maybe}\n", "line 3: field authorization.mode: \"Maybe\" is neither"),
             ("tlsCertFile: a\n", "field tlsPrivateKeyFile: is needed with tlsCertFile"),
             ("nodeStatusUpdateFrequency: soon\n", "line 3: field nodeStatusUpdateFrequency: \"soon\" is no duration"),
+            ("tlsMinVersion: VersionSSL3\n", "\"VersionSSL3\" is neither VersionTLS12 nor VersionTLS13"),
             ("cgroupDriver: lxc\n", "\"lxc\" is neither cgroupfs nor systemd"),
             ("---\na: 1\n", "one document is needed, there are 2"),
         ];
