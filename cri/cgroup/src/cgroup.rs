@@ -21,10 +21,22 @@ pub struct Cgroup {
 /// Descriptors with which another process enters a cgroup.
 #[derive(Debug)]
 pub struct Handles {
-    /// `cgroup.procs` of each v1 hierarchy, for writing.
-    pub procs: Vec<OwnedFd>,
+    /// `tasks` of each v1 hierarchy, for writing "0", which moves the writing thread.
+    ///
+    /// Not `cgroup.procs`: the kernel lets a thread move itself without the lock that moving a process takes, and taking
+    /// that lock waits for an RCU grace period (8 ms here, against 0.04 ms; since Linux 5.16, the same before).
+    pub tasks: Vec<OwnedFd>,
     /// The folder in the v2 tree, for `CLONE_INTO_CGROUP`.
     pub v2: Option<OwnedFd>,
+}
+
+/// Where a process enters a cgroup.
+#[derive(Debug, Clone)]
+pub struct Entrances {
+    /// `tasks` of each v1 hierarchy.
+    pub tasks: Vec<PathBuf>,
+    /// The folder in the v2 tree.
+    pub v2: Option<PathBuf>,
 }
 
 impl Host {
@@ -106,24 +118,31 @@ impl Cgroup {
     /// # Errors
     /// When the cgroup is gone.
     pub fn handles(&self) -> Result<Handles, CgroupError> {
-        let mut procs = Vec::new();
-        for hierarchy in self.host.hierarchies() {
-            let path = self.below(&hierarchy.path).join("cgroup.procs");
-            procs.push(File::options().write(true).open(&path).map_err(CgroupError::io("open", &path))?.into());
+        let mut tasks = Vec::new();
+        let entrances = self.entrances();
+        for path in entrances.tasks {
+            tasks.push(File::options().write(true).open(&path).map_err(CgroupError::io("open", &path))?.into());
         }
-        let v2 = match &self.host.inner.unified {
+        let v2 = match entrances.v2 {
             None => None,
-            Some(unified) => {
-                let path = self.below(&unified.path);
+            Some(path) => {
                 let flags = i32::try_from(rustix::fs::OFlags::DIRECTORY.bits()).unwrap_or(0);
                 let folder = File::options().read(true).custom_flags(flags).open(&path);
                 Some(folder.map_err(CgroupError::io("open", &path))?.into())
             }
         };
-        Ok(Handles { procs, v2 })
+        Ok(Handles { tasks, v2 })
     }
 
-    /// Moves a process, with all its threads, into the cgroup.
+    /// As [`Cgroup::handles`], by their paths.
+    pub fn entrances(&self) -> Entrances {
+        Entrances {
+            tasks: self.host.hierarchies().iter().map(|one| self.below(&one.path).join("tasks")).collect(),
+            v2: self.host.inner.unified.as_ref().map(|unified| self.below(&unified.path)),
+        }
+    }
+
+    /// Moves a process, with all its threads, into the cgroup. Waits for an RCU grace period.
     ///
     /// # Errors
     /// When the cgroup or the process is gone.

@@ -19,7 +19,7 @@ mod v1;
 mod v2;
 
 pub use berth_plan::resources::Resources;
-pub use cgroup::{Cgroup, Handles};
+pub use cgroup::{Cgroup, Entrances, Handles};
 pub use devices::{DeviceRule, Devices};
 pub use error::CgroupError;
 pub use host::{Hierarchy, Host, Layout, UnifiedOptions};

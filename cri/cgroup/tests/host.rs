@@ -117,7 +117,7 @@ fn an_out_of_memory_kill_is_counted() {
     let cgroup = guard.host.create(&guard.path("/one"), &resources).expect("create");
     // It moves itself in before it grows. One descriptor per hierarchy, as the shim does it.
     let handles = cgroup.handles().expect("handles");
-    assert_eq!(handles.procs.len(), guard.host.hierarchies().len());
+    assert_eq!(handles.tasks.len(), guard.host.hierarchies().len());
     let script = "read go; head -c 100m /dev/zero | tail -c 100m >/dev/null";
     let mut child = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn().expect("sh");
     cgroup.attach(pid(&child)).expect("attach");

@@ -62,9 +62,9 @@ pub(crate) fn open_proc() -> Result<Root, Failure> {
     }
 }
 
-/// Joins cgroups by writing 0, "myself", into their `cgroup.procs`.
-pub(crate) fn join_cgroups(procs: Vec<OwnedFd>) -> Result<(), Failure> {
-    for file in procs {
+/// Joins cgroups by writing 0, "this thread", into their `tasks`; this process has no other thread.
+pub(crate) fn join_cgroups(tasks: Vec<OwnedFd>) -> Result<(), Failure> {
+    for file in tasks {
         File::from(file).write_all(b"0").at(Stage::Cgroup, || "join the cgroup".to_owned())?;
     }
     Ok(())

@@ -20,8 +20,8 @@ pub struct Handed<'a> {
     /// The plan: a sealed memory file with a [`berth_plan::container::Container`] or [`berth_plan::container::Exec`].
     pub plan: BorrowedFd<'a>,
     pub stdio: [BorrowedFd<'a>; 3],
-    /// `cgroup.procs` files opened for writing (v1 and hybrid).
-    pub cgroup_procs: &'a [OwnedFd],
+    /// `tasks` files opened for writing (v1 and hybrid).
+    pub cgroup_tasks: &'a [OwnedFd],
     /// A cgroup v2 folder to be born into.
     pub cgroup_v2: Option<BorrowedFd<'a>>,
 }
@@ -92,7 +92,7 @@ fn spawn(
     fd::set_nonblocking(reader.as_fd(), true).at(Stage::Fork, || "make a pipe".to_owned())?;
     let mut descriptors = vec![writer.as_fd(), handed.plan];
     descriptors.extend(more);
-    descriptors.extend(handed.cgroup_procs.iter().map(AsFd::as_fd));
+    descriptors.extend(handed.cgroup_tasks.iter().map(AsFd::as_fd));
     let birth =
         Birth { namespaces: new, cgroup: handed.cgroup_v2, stdio: Some(handed.stdio), descriptors: &descriptors };
     // What a cgroup answers to a process that is to be born into it; EAGAIN is the limit of processes.

@@ -26,12 +26,12 @@ pub enum Request {
     /// Once per sandbox, before any container. One descriptor where `join_network`: the network namespace, which the
     /// shim enters for good. It makes new IPC and UTS namespaces where asked, and sets hostname and sysctls there.
     Sandbox { join_network: bool, new_ipc: bool, new_uts: bool, hostname: String, sysctls: Vec<(String, String)> },
-    /// Descriptors: the plan ([`crate::container::Container`], a sealed memfd), then `cgroup_procs` descriptors of
-    /// `cgroup.procs` files opened for writing (v1 and hybrid), then one cgroup v2 folder where `cgroup_v2`.
-    Start { container: String, cgroup_procs: u8, cgroup_v2: bool },
+    /// Descriptors: the plan ([`crate::container::Container`], a sealed memfd), then `cgroup_tasks` descriptors of
+    /// `tasks` files opened for writing (v1 and hybrid), then one cgroup v2 folder where `cgroup_v2`.
+    Start { container: String, cgroup_tasks: u8, cgroup_v2: bool },
     /// Descriptors: the plan ([`crate::container::Exec`], a sealed memfd), then stdin (read end), stdout and stderr
     /// (write ends), then the same cgroup descriptors as in [`Request::Start`].
-    Exec { exec: String, cgroup_procs: u8, cgroup_v2: bool },
+    Exec { exec: String, cgroup_tasks: u8, cgroup_v2: bool },
     /// To the first process of a container, or to all of an exec's session.
     Signal { target: Target, signal: i32 },
     /// The reply comes when the new log file exists.

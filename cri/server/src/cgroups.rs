@@ -10,7 +10,7 @@ use crate::runtime::Runtime;
 pub(crate) struct Entry {
     pub(crate) handles: Handles,
     /// How many of the descriptors are v1's.
-    pub(crate) procs: u8,
+    pub(crate) tasks: u8,
 }
 
 /// Makes and limits a container's cgroup.
@@ -34,9 +34,9 @@ pub(crate) fn of(runtime: &Runtime, container: &Container) -> Result<Entry, Cgro
 }
 
 fn entry(handles: Handles) -> Result<Entry, CgroupError> {
-    let procs = u8::try_from(handles.procs.len()).map_err(|_| CgroupError::Unsupported {
+    let tasks = u8::try_from(handles.tasks.len()).map_err(|_| CgroupError::Unsupported {
         what: "cgroups",
         reason: "there are more than 255 hierarchies".to_owned(),
     })?;
-    Ok(Entry { handles, procs })
+    Ok(Entry { handles, tasks })
 }

@@ -88,12 +88,12 @@ impl Shim {
                 let wanted = crate::sandbox::Wanted { join_network, new_ipc, new_uts, hostname, sysctls };
                 self.make_sandbox(&wanted, &descriptors).map(Some)
             }
-            Request::Start { container, cgroup_procs, cgroup_v2 } => {
-                let handed = Handed::split(descriptors, 1, cgroup_procs, cgroup_v2)?;
+            Request::Start { container, cgroup_tasks, cgroup_v2 } => {
+                let handed = Handed::split(descriptors, 1, cgroup_tasks, cgroup_v2)?;
                 self.start_container(asker, container, handed)
             }
-            Request::Exec { exec, cgroup_procs, cgroup_v2 } => {
-                let handed = Handed::split(descriptors, 4, cgroup_procs, cgroup_v2)?;
+            Request::Exec { exec, cgroup_tasks, cgroup_v2 } => {
+                let handed = Handed::split(descriptors, 4, cgroup_tasks, cgroup_v2)?;
                 self.start_exec(asker, exec, &handed)
             }
             Request::Signal { target, signal } => self.signal(&target, signal).map(Some),
@@ -173,7 +173,7 @@ impl Shim {
 pub(crate) struct Handed {
     /// The plan, and an exec's standard streams.
     pub(crate) first: Vec<OwnedFd>,
-    pub(crate) cgroup_procs: Vec<OwnedFd>,
+    pub(crate) cgroup_tasks: Vec<OwnedFd>,
     pub(crate) cgroup_v2: Option<OwnedFd>,
 }
 
@@ -187,7 +187,7 @@ impl Handed {
             ));
         }
         let cgroup_v2 = if v2 { descriptors.pop() } else { None };
-        let cgroup_procs = descriptors.split_off(first);
-        Ok(Self { first: descriptors, cgroup_procs, cgroup_v2 })
+        let cgroup_tasks = descriptors.split_off(first);
+        Ok(Self { first: descriptors, cgroup_tasks, cgroup_v2 })
     }
 }

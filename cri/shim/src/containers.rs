@@ -240,7 +240,7 @@ impl Shim {
         let launch = Launch {
             plan: plan.as_fd(),
             stdio: [stdio[0].as_fd(), stdio[1].as_fd(), stdio[2].as_fd()],
-            cgroup_procs: &handed.cgroup_procs,
+            cgroup_tasks: &handed.cgroup_tasks,
             cgroup_v2: handed.cgroup_v2.as_ref().map(AsFd::as_fd),
         };
         let outcome = launch::container(container.head.namespaces, self.pid_namespace.as_fd(), &launch);

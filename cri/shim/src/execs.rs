@@ -91,7 +91,7 @@ impl Shim {
         let launch = Launch {
             plan: plan.as_fd(),
             stdio: [input.as_fd(), output.as_fd(), error.as_fd()],
-            cgroup_procs: &handed.cgroup_procs,
+            cgroup_tasks: &handed.cgroup_tasks,
             cgroup_v2: handed.cgroup_v2.as_ref().map(AsFd::as_fd),
         };
         let starting = launch::exec(&target, self.pid_namespace.as_fd(), &launch)?;

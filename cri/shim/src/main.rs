@@ -1,4 +1,4 @@
-//! `berth-shim --dir DIR`: one per sandbox, for as long as the sandbox lives.
+//! `berth-shim --dir DIR`: one per sandbox, for as long as the sandbox lives. It enters the cgroup that it is told.
 //!
 //! It holds the sandbox's namespaces, forks its containers and exec'd processes, keeps their standard streams, and writes
 //! how they ended to `DIR/exits/` before it tells anybody. It outlives the runtime, which finds it again by
@@ -23,27 +23,42 @@ mod shim;
 mod startup;
 
 use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use startup::Options;
+
 fn main() -> ExitCode {
     let arguments: Vec<_> = env::args_os().skip(1).collect();
-    let dir = match arguments.as_slice() {
-        [flag, dir] if flag == "--dir" => PathBuf::from(dir),
-        [flag] if flag == "--version" => {
-            println!("berth-shim {} (protocol {})", env!("CARGO_PKG_VERSION"), berth_plan::PROTOCOL);
-            return ExitCode::SUCCESS;
-        }
-        _ => {
-            eprintln!("usage: berth-shim --dir DIR");
-            return ExitCode::from(2);
-        }
+    if arguments.as_slice() == ["--version"] {
+        println!("berth-shim {} (protocol {})", env!("CARGO_PKG_VERSION"), berth_plan::PROTOCOL);
+        return ExitCode::SUCCESS;
+    }
+    let Some(options) = options(&arguments) else {
+        eprintln!("usage: berth-shim --dir DIR [--tasks FILE]... [--cgroup DIR]");
+        return ExitCode::from(2);
     };
-    match startup::run(&dir) {
+    match startup::run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("berth-shim: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn options(arguments: &[OsString]) -> Option<Options> {
+    let mut options = Options::default();
+    for pair in arguments.chunks(2) {
+        let [flag, value] = pair else { return None };
+        let value = PathBuf::from(value);
+        match flag.to_str()? {
+            "--dir" => options.dir = value,
+            "--tasks" => options.tasks.push(value),
+            "--cgroup" => options.cgroup = Some(value),
+            _ => return None,
+        }
+    }
+    (!options.dir.as_os_str().is_empty()).then_some(options)
 }

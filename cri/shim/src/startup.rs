@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use berth_sys::fork::{self, Ready};
 use berth_sys::mount::{self, Tree};
@@ -19,9 +19,20 @@ const OOM_SCORE: &str = "-998";
 const SOCKET: &str = "shim.sock";
 const PID_FILE: &str = "shim.pid";
 
-/// Runs the shim of `dir`: the caller's process leaves once the socket is there; a copy of it in the background returns
+/// The command line.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    /// The sandbox's folder.
+    pub(crate) dir: PathBuf,
+    /// `tasks` files of the shim's cgroup, one of each v1 hierarchy.
+    pub(crate) tasks: Vec<PathBuf>,
+    /// The folder of the shim's cgroup v2.
+    pub(crate) cgroup: Option<PathBuf>,
+}
+
+/// Runs the shim of a folder: the caller's process leaves once the socket is there; a copy of it in the background returns
 /// from here when it was asked to leave.
-pub(crate) fn run(dir: &Path) -> io::Result<()> {
+pub(crate) fn run(options: &Options) -> io::Result<()> {
     fd::close_inherited().map_err(at("close inherited descriptors"))?;
     execute_readonly().map_err(at("execute a read-only view of itself"))?;
     signal::reset_all();
@@ -32,10 +43,17 @@ pub(crate) fn run(dir: &Path) -> io::Result<()> {
     credentials::set_dumpable(false)?;
     process::set_name(c"berth-shim")?;
     // Names below are relative, as a socket's path may have 107 bytes only.
-    std::env::set_current_dir(dir).map_err(at("change to its folder"))?;
+    std::env::set_current_dir(&options.dir).map_err(at("change to its folder"))?;
     records::make_folder().map_err(at("make the folder for exit records"))?;
 
-    let ready = fork::into_background()?;
+    let cgroup = options.cgroup.as_ref().map(|path| fd::open(path, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()));
+    let cgroup = cgroup.transpose().map_err(at("open its cgroup"))?;
+    let ready = fork::into_background(cgroup.as_ref().map(AsFd::as_fd)).map_err(at("go into the background"))?;
+    drop(cgroup);
+    // Its own way in, while it has one thread, is the one that need not wait for the kernel's readers.
+    for path in &options.tasks {
+        fs::write(path, "0").map_err(at("join its cgroup"))?;
+    }
     serve(prepare()?, ready)
 }
 

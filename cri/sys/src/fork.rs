@@ -45,26 +45,10 @@ pub const PANICKED: i32 = 101;
 pub fn spawn(birth: &Birth<'_>, body: fn(Vec<OwnedFd>) -> i32) -> io::Result<Child> {
     require_single_thread()?;
     let mut pidfd: libc::c_int = -1;
-    let mut flags =
+    let flags =
         libc::CLONE_PIDFD as u64 | u64::try_from(birth.namespaces.bits()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let mut cgroup = 0;
-    if let Some(folder) = birth.cgroup {
-        flags |= CLONE_INTO_CGROUP;
-        cgroup = u64::try_from(folder.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    }
-    let arguments = libc::clone_args {
-        flags,
-        pidfd: (&raw mut pidfd).expose_provenance() as u64,
-        child_tid: 0,
-        parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
-        stack: 0,
-        stack_size: 0,
-        tls: 0,
-        set_tid: 0,
-        set_tid_size: 0,
-        cgroup,
-    };
+    let arguments =
+        libc::clone_args { pidfd: (&raw mut pidfd).expose_provenance() as u64, ..arguments(flags, birth.cgroup)? };
     // SAFETY: without CLONE_VM the child runs on a copy of this address space, as after fork(2); the process has one
     // thread (checked above), so no lock is held by a thread that is missing in the copy. `arguments` and `pidfd` live
     // through the call.
@@ -78,26 +62,49 @@ pub fn spawn(birth: &Birth<'_>, body: fn(Vec<OwnedFd>) -> i32) -> io::Result<Chi
     Ok(Child { pid: i32::try_from(pid).unwrap_or(i32::MAX), pidfd: PidFd::from_fd(pidfd) })
 }
 
+fn arguments(mut flags: u64, into: Option<BorrowedFd<'_>>) -> io::Result<libc::clone_args> {
+    let mut cgroup = 0;
+    if let Some(folder) = into {
+        flags |= CLONE_INTO_CGROUP;
+        cgroup = u64::try_from(folder.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    }
+    Ok(libc::clone_args {
+        flags,
+        pidfd: 0,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup,
+    })
+}
+
 /// Forks, and lets the parent wait for the child's word: only the child returns, and says that it is ready with
 /// [`Ready::tell`]; the parent leaves with status 0 then, and with 1 when
-/// the child ends or drops [`Ready`] without a word.
+/// the child ends or drops [`Ready`] without a word. The child is born into the cgroup v2 folder `cgroup`, where there is
+/// one.
 ///
 /// # Errors
-/// What fork(2) answers; [`io::ErrorKind::Unsupported`] when the process has several threads.
-pub fn into_background() -> io::Result<Ready> {
+/// What clone3(2) answers; [`io::ErrorKind::Unsupported`] when the process has several threads.
+pub fn into_background(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
     require_single_thread()?;
     let (reader, writer) = crate::fd::pipe()?;
-    // SAFETY: one thread (checked above), so the child may do whatever its parent may.
-    match unsafe { nix::unistd::fork() }? {
-        nix::unistd::ForkResult::Child => Ok(Ready { pipe: writer }),
-        nix::unistd::ForkResult::Parent { .. } => {
-            drop(writer);
-            let mut text = Vec::new();
-            let read = io::Read::read_to_end(&mut std::fs::File::from(reader), &mut text);
-            let ready = read.is_ok() && text == READY;
-            exit(i32::from(!ready))
-        }
+    let arguments = arguments(0, cgroup)?;
+    // SAFETY: as in `spawn`: a copy of the address space and one thread (checked above), so the child may do whatever its
+    // parent may. `arguments` lives through the call.
+    let answer = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
+    if crate::outcome(answer)? == 0 {
+        return Ok(Ready { pipe: writer });
     }
+    drop(writer);
+    let mut text = Vec::new();
+    let read = io::Read::read_to_end(&mut std::fs::File::from(reader), &mut text);
+    let ready = read.is_ok() && text == READY;
+    exit(i32::from(!ready))
 }
 
 const READY: &[u8] = b"ready";

@@ -142,14 +142,14 @@ fn request() -> impl Strategy<Value = Request> {
         (any::<[bool; 3]>(), text(), pairs()).prop_map(|([join_network, new_ipc, new_uts], hostname, sysctls)| {
             Request::Sandbox { join_network, new_ipc, new_uts, hostname, sysctls }
         }),
-        (text(), any::<u8>(), any::<bool>()).prop_map(|(container, cgroup_procs, cgroup_v2)| Request::Start {
+        (text(), any::<u8>(), any::<bool>()).prop_map(|(container, cgroup_tasks, cgroup_v2)| Request::Start {
             container,
-            cgroup_procs,
+            cgroup_tasks,
             cgroup_v2
         }),
-        (text(), any::<u8>(), any::<bool>()).prop_map(|(exec, cgroup_procs, cgroup_v2)| Request::Exec {
+        (text(), any::<u8>(), any::<bool>()).prop_map(|(exec, cgroup_tasks, cgroup_v2)| Request::Exec {
             exec,
-            cgroup_procs,
+            cgroup_tasks,
             cgroup_v2
         }),
         (target, any::<i32>()).prop_map(|(target, signal)| Request::Signal { target, signal }),

@@ -257,8 +257,8 @@ variants!(FromShim { 0 => Reply { number, reply }, 1 => Event { event } });
 variants!(Request {
     0 => Hello { protocol },
     1 => Sandbox { join_network, new_ipc, new_uts, hostname, sysctls },
-    2 => Start { container, cgroup_procs, cgroup_v2 },
-    3 => Exec { exec, cgroup_procs, cgroup_v2 },
+    2 => Start { container, cgroup_tasks, cgroup_v2 },
+    3 => Exec { exec, cgroup_tasks, cgroup_v2 },
     4 => Signal { target, signal },
     5 => ReopenLog { container },
     6 => Forget { container },

@@ -111,11 +111,11 @@ async fn begin(
         Ok::<_, Status>((plan, null, pipes, entry))
     });
     let (plan, null, ((stdout, stdout_end), (stderr, stderr_end)), entry) = prepared.await??;
-    let Entry { handles, procs } = &entry;
-    let request = Request::Exec { exec: id.to_owned(), cgroup_procs: *procs, cgroup_v2: handles.v2.is_some() };
+    let Entry { handles, tasks } = &entry;
+    let request = Request::Exec { exec: id.to_owned(), cgroup_tasks: *tasks, cgroup_v2: handles.v2.is_some() };
     let descriptors: Vec<_> = [plan.as_fd(), null.as_fd(), stdout_end.as_fd(), stderr_end.as_fd()]
         .into_iter()
-        .chain(handles.procs.iter().chain(&handles.v2).map(AsFd::as_fd))
+        .chain(handles.tasks.iter().chain(&handles.v2).map(AsFd::as_fd))
         .collect();
     match shim.call(request, &descriptors).await {
         Ok(Reply::Started { .. }) => Ok((stdout, stderr)),

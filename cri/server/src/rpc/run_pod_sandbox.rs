@@ -191,10 +191,17 @@ async fn start_shim(
     let failed =
         |error: &dyn std::fmt::Display| Status::internal(format!("failed to start the sandbox's shim: {error}"));
     let folder = runtime.places.sandbox(&record.id);
-    let (program, home) = (runtime.shim.clone(), folder.clone());
-    blocking(move || shim::spawn(&program, &home)).await?.map_err(|error| failed(&error))?;
+    let (work, home, cgroup) = (Arc::clone(runtime), folder.clone(), runtime.shim_cgroup(&record.id));
+    let spawned = blocking(move || {
+        let cgroup = {
+            let _turn = work.cgroup_parents.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            work.cgroups.create(&cgroup, &Default::default()).map_err(io::Error::other)?
+        };
+        shim::spawn(&work.shim, &home, &cgroup.entrances())
+    });
+    spawned.await?.map_err(|error| failed(&error))?;
     let (shim, _, events) = Shim::connect(&folder).await.map_err(|error| failed(&error))?;
-    let ready = ready_shim(runtime, record, &shim, namespace).await;
+    let ready = ready_shim(record, &shim, namespace).await;
     match ready {
         Ok(()) => Ok((shim, events)),
         Err(status) => {
@@ -205,33 +212,22 @@ async fn start_shim(
 }
 
 async fn ready_shim(
-    runtime: &Arc<Runtime>,
     record: &SandboxRecord,
     shim: &Arc<Shim>,
     namespace: oneshot::Receiver<Option<NetNs>>,
 ) -> Result<(), Status> {
-    let (work, cgroup, pid) = (Arc::clone(runtime), runtime.shim_cgroup(&record.id), shim.pid);
-    let enter = blocking(move || {
-        let _turn = work.cgroup_parents.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        work.cgroups.create(&cgroup, &Default::default()).and_then(|cgroup| cgroup.attach(pid))
-    });
-    let join = async {
-        let namespace = namespace.await.map_err(|_| Status::aborted("there is no network namespace"))?;
-        let plan = &record.plan;
-        let request = Request::Sandbox {
-            join_network: namespace.is_some(),
-            new_ipc: plan.ipc == NamespaceScope::Pod,
-            new_uts: plan.new_uts,
-            hostname: plan.hostname.clone(),
-            sysctls: plan.sysctls.clone(),
-        };
-        let descriptors: Vec<_> = namespace.iter().map(AsFd::as_fd).collect();
-        let made = shim.order(request, &descriptors).await;
-        made.map_err(|error| Status::unknown(format!("failed to create sandbox namespaces: {error}")))
+    let namespace = namespace.await.map_err(|_| Status::aborted("there is no network namespace"))?;
+    let plan = &record.plan;
+    let request = Request::Sandbox {
+        join_network: namespace.is_some(),
+        new_ipc: plan.ipc == NamespaceScope::Pod,
+        new_uts: plan.new_uts,
+        hostname: plan.hostname.clone(),
+        sysctls: plan.sysctls.clone(),
     };
-    let (entered, joined) = tokio::join!(enter, join);
-    entered?.map_err(|error| Status::internal(format!("the shim's cgroup: {error}")))?;
-    joined
+    let descriptors: Vec<_> = namespace.iter().map(AsFd::as_fd).collect();
+    let made = shim.order(request, &descriptors).await;
+    made.map_err(|error| Status::unknown(format!("failed to create sandbox namespaces: {error}")))
 }
 
 /// Takes down what was made; the status that caused it, with what could not be undone.

@@ -64,11 +64,11 @@ async fn start(runtime: &Arc<Runtime>, container: &Arc<Container>, shim: &Arc<Sh
         Ok::<_, Status>((plan, entry))
     })
     .await??;
-    let Entry { handles, procs } = &entry;
+    let Entry { handles, tasks } = &entry;
     let request =
-        Request::Start { container: container.id.clone(), cgroup_procs: *procs, cgroup_v2: handles.v2.is_some() };
+        Request::Start { container: container.id.clone(), cgroup_tasks: *tasks, cgroup_v2: handles.v2.is_some() };
     let descriptors: Vec<_> =
-        [plan.as_fd()].into_iter().chain(handles.procs.iter().chain(&handles.v2).map(AsFd::as_fd)).collect();
+        [plan.as_fd()].into_iter().chain(handles.tasks.iter().chain(&handles.v2).map(AsFd::as_fd)).collect();
     match shim.call(request, &descriptors).await {
         Ok(Reply::Started { pid, started_at }) => Ok((pid, started_at)),
         Ok(_) => Err(Status::internal("the sandbox's shim answers out of turn")),

@@ -263,7 +263,7 @@ fn a_container_joins_the_cgroups_it_is_given() {
     }
     let procs: Vec<OwnedFd> = v1
         .iter()
-        .map(|folder| fs::File::options().write(true).open(folder.join("cgroup.procs")).expect("procs").into())
+        .map(|folder| fs::File::options().write(true).open(folder.join("tasks")).expect("procs").into())
         .collect();
     let folder: OwnedFd = fs::File::open(&v2).expect("folder").into();
     let mut plan = place.plan("c1", "exec sleep 1000");

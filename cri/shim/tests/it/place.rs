@@ -141,8 +141,8 @@ impl Place {
         let mut descriptors = vec![memory.as_fd()];
         descriptors.extend(procs.iter().map(AsFd::as_fd));
         descriptors.extend(v2.map(AsFd::as_fd));
-        let cgroup_procs = u8::try_from(procs.len()).expect("few");
-        let request = Request::Start { container: plan.id.clone(), cgroup_procs, cgroup_v2: v2.is_some() };
+        let cgroup_tasks = u8::try_from(procs.len()).expect("few");
+        let request = Request::Start { container: plan.id.clone(), cgroup_tasks, cgroup_v2: v2.is_some() };
         match self.client.ask(request, &descriptors)? {
             Reply::Started { pid, .. } => Ok(pid),
             other => panic!("{other:?}"),
@@ -186,7 +186,7 @@ impl Place {
     pub(crate) fn exec(&mut self, plan: &Exec, stdio: [BorrowedFd<'_>; 3]) -> Result<i32, Failure> {
         let memory = memfd::sealed("exec", &codec::encode(plan).expect("it fits")).expect("memfd");
         let [input, output, error] = stdio;
-        let request = Request::Exec { exec: plan.id.clone(), cgroup_procs: 0, cgroup_v2: false };
+        let request = Request::Exec { exec: plan.id.clone(), cgroup_tasks: 0, cgroup_v2: false };
         match self.client.ask(request, &[memory.as_fd(), input, output, error])? {
             Reply::Started { pid, .. } => Ok(pid),
             other => panic!("{other:?}"),

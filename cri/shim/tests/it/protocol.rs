@@ -37,7 +37,7 @@ fn noise_is_answered_and_forgotten() {
     client.ask(Request::Hello { protocol: PROTOCOL }, &[]).expect("it still listens");
     // More descriptors than promised, fewer, and a plan that is not sealed.
     let plan = place.plan("c1", "true");
-    let start = |cgroup_procs| Request::Start { container: "c1".to_owned(), cgroup_procs, cgroup_v2: false };
+    let start = |cgroup_tasks| Request::Start { container: "c1".to_owned(), cgroup_tasks, cgroup_v2: false };
     let (good, extra) = (memory(&plan), memory(&plan));
     for (request, descriptors) in
         [(start(0), vec![good.as_fd(), extra.as_fd()]), (start(3), vec![good.as_fd()]), (start(0), vec![])]
@@ -47,7 +47,7 @@ fn noise_is_answered_and_forgotten() {
     let file: OwnedFd = fs::File::open("/etc/passwd").expect("a file").into();
     assert_eq!(client.ask(start(0), &[file.as_fd()]).expect_err("not sealed").stage, Stage::Protocol);
     let failure =
-        client.ask(Request::Start { container: "../x".to_owned(), cgroup_procs: 0, cgroup_v2: false }, &[good.as_fd()]);
+        client.ask(Request::Start { container: "../x".to_owned(), cgroup_tasks: 0, cgroup_v2: false }, &[good.as_fd()]);
     assert_eq!(failure.expect_err("no name").stage, Stage::Protocol);
     let torn = memfd::sealed("torn", &codec::encode(&plan).expect("it fits")[..200]).expect("memfd");
     assert_eq!(client.ask(start(0), &[torn.as_fd()]).expect_err("torn").stage, Stage::Protocol);
@@ -104,7 +104,7 @@ fn a_start_whose_asker_is_gone_before_the_log_is_open_is_forgotten() {
     let fifo = place.folder.join("c1.log");
     assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
     let plan = place.plan("c1", "true");
-    let start = Request::Start { container: "c1".to_owned(), cgroup_procs: 0, cgroup_v2: false };
+    let start = Request::Start { container: "c1".to_owned(), cgroup_tasks: 0, cgroup_v2: false };
     place.client.send(start, &[memory(&plan).as_fd()]);
     let path = place.folder.join("run/shim.sock");
     std::mem::replace(&mut place.client, Client::silent(&path)).hang_up();
@@ -126,9 +126,9 @@ fn a_start_whose_asker_is_gone_half_way_ends_as_an_exit() {
     let freezer = PathBuf::from(format!("/sys/fs/cgroup/freezer/berth-test-shim-start-{}", std::process::id()));
     fs::create_dir(&freezer).expect("cgroup");
     fs::write(freezer.join("freezer.state"), "FROZEN").expect("freeze");
-    let procs = fs::File::options().write(true).open(freezer.join("cgroup.procs")).expect("procs");
+    let procs = fs::File::options().write(true).open(freezer.join("tasks")).expect("procs");
     let plan = place.plan("c1", "true");
-    let start = Request::Start { container: "c1".to_owned(), cgroup_procs: 1, cgroup_v2: false };
+    let start = Request::Start { container: "c1".to_owned(), cgroup_tasks: 1, cgroup_v2: false };
     place.client.send(start, &[memory(&plan).as_fd(), procs.as_fd()]);
     while fs::read_to_string(freezer.join("cgroup.procs")).expect("procs").is_empty() {
         std::thread::yield_now();
@@ -187,5 +187,31 @@ fn a_shim_that_can_not_start_says_why() {
     fs::create_dir(place.folder.join("bad/.shim.new")).expect("in the way");
     let (code, text) = shim(&["--dir", place.folder.join("bad").to_str().expect("text")]);
     assert_eq!((code, text.lines().count()), (Some(1), 1), "{text}");
-    assert_eq!(shim(&[]), (Some(2), "usage: berth-shim --dir DIR\n".to_owned()));
+    assert_eq!(shim(&[]), (Some(2), "usage: berth-shim --dir DIR [--tasks FILE]... [--cgroup DIR]\n".to_owned()));
+}
+
+#[test]
+fn a_shim_enters_the_cgroup_that_it_is_told() {
+    let place = Place::new();
+    let name = format!("berth-test-shim-own-{}", std::process::id());
+    let v1 = PathBuf::from(format!("/sys/fs/cgroup/pids/{name}"));
+    let v2 = PathBuf::from(format!("/sys/fs/cgroup/unified/{name}"));
+    for folder in [&v1, &v2] {
+        fs::create_dir(folder).expect("cgroup");
+    }
+    let home = place.folder.join("other");
+    fs::create_dir(&home).expect("folder");
+    let mut command = Command::new(place.folder.join("berth-shim"));
+    command.arg("--dir").arg(&home).arg("--tasks").arg(v1.join("tasks")).arg("--cgroup").arg(&v2);
+    assert!(command.status().expect("start").success());
+    let (mut client, hello) = Client::connect(&home.join("shim.sock"));
+    let Reply::Hello { pid, .. } = hello else { panic!("{hello:?}") };
+    let seen = [&v1, &v2].map(|folder| fs::read_to_string(folder.join("cgroup.procs")).expect("procs"));
+    let shim = berth_sys::pidfd::PidFd::open(pid).expect("the shim");
+    assert_eq!(client.ask(Request::Shutdown, &[]), Ok(Reply::Done));
+    assert!(shim.has_ended(10_000).expect("wait"));
+    for folder in [&v1, &v2] {
+        fs::remove_dir(folder).expect("an empty cgroup");
+    }
+    assert_eq!(seen, [format!("{pid}\n"), format!("{pid}\n")]);
 }
