@@ -5,6 +5,7 @@ mod figure;
 mod floor;
 mod reference;
 mod rows;
+mod shim;
 mod table;
 
 pub use floor::floor;

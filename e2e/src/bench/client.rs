@@ -95,13 +95,26 @@ impl Client {
         Ok((Sandbox { id, config }, start.elapsed()))
     }
 
-    /// CreateContainer and StartContainer of one that runs until SIGTERM, or of `true`.
-    pub(super) async fn start_container(&mut self, sandbox: &Sandbox, command: &str) -> Result<(String, Duration)> {
+    /// CreateContainer and StartContainer of one that runs a shell's `script`.
+    pub(super) async fn start_container(&mut self, sandbox: &Sandbox, script: &str) -> Result<(String, Duration)> {
+        let start = Instant::now();
+        let id = self.create_container(sandbox, 0, &["sh", "-c", script]).await?;
+        let request = cri::StartContainerRequest { container_id: id.clone() };
+        self.runtime.start_container(request).await.context("StartContainer")?;
+        Ok((id, start.elapsed()))
+    }
+
+    pub(super) async fn create_container(
+        &mut self,
+        sandbox: &Sandbox,
+        attempt: u32,
+        command: &[&str],
+    ) -> Result<String> {
         let config = cri::ContainerConfig {
-            metadata: Some(cri::ContainerMetadata { name: "main".into(), attempt: 0 }),
+            metadata: Some(cri::ContainerMetadata { name: "main".into(), attempt }),
             image: Some(self.image_spec()),
-            command: vec!["sh".into(), "-c".into(), command.into()],
-            log_path: "main_0.log".into(),
+            command: command.iter().map(|&word| word.into()).collect(),
+            log_path: format!("main_{attempt}.log"),
             linux: Some(cri::LinuxContainerConfig {
                 resources: Some(cri::LinuxContainerResources {
                     cpu_shares: 102,
@@ -125,11 +138,7 @@ impl Client {
             config: Some(config),
             sandbox_config: Some(sandbox.config.clone()),
         };
-        let start = Instant::now();
-        let id = self.runtime.create_container(request).await.context("CreateContainer")?.into_inner().container_id;
-        let request = cri::StartContainerRequest { container_id: id.clone() };
-        self.runtime.start_container(request).await.context("StartContainer")?;
-        Ok((id, start.elapsed()))
+        Ok(self.runtime.create_container(request).await.context("CreateContainer")?.into_inner().container_id)
     }
 
     pub(super) async fn exec_true(&mut self, container: &str) -> Result<Duration> {
