@@ -17,3 +17,4 @@ mod tls;
 pub use auth::{AlwaysAllow, Ask, Authorizer, Denied, User, Verdict};
 pub use host::Host;
 pub use server::{ApiError, Server, Settings, healthz};
+pub use tls::{Identity, Issued};

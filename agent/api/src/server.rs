@@ -18,7 +18,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::auth::{Authorizer, Gate, User};
-use crate::{Host, routes, tls};
+use crate::tls::{Identity, Tls};
+use crate::{Host, routes};
 
 /// How long a client may take for its handshake, and for a request's head.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,11 +31,11 @@ const CONNECTIONS: usize = 1024;
 pub struct Settings {
     /// Where it listens; port 0 takes a free one.
     pub address: SocketAddr,
-    /// Certificate and key (PEM); a certificate is signed by itself when absent.
-    pub tls: Option<(PathBuf, PathBuf)>,
-    /// Names and addresses that a self-signed certificate is for.
-    pub names: Vec<String>,
-    /// Clients with a certificate of these authorities (PEM) are known.
+    /// The certificate that it shows.
+    pub identity: Identity,
+    /// Whether TLS 1.2 is refused (`tlsMinVersion: VersionTLS13`).
+    pub only_tls13: bool,
+    /// Clients with a certificate of these authorities (PEM) are known. Read again when it changes.
     pub client_ca_file: Option<PathBuf>,
     /// Whether other clients are `system:anonymous` rather than refused.
     pub anonymous: bool,
@@ -75,17 +76,9 @@ pub(crate) struct Caller(pub(crate) Option<User>);
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
-    acceptor: Acceptor,
+    tls: Tls,
     router: Router,
     anonymous: bool,
-}
-
-struct Acceptor(TlsAcceptor);
-
-impl std::fmt::Debug for Acceptor {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("TlsAcceptor")
-    }
 }
 
 impl Server {
@@ -98,15 +91,10 @@ impl Server {
         host: Arc<dyn Host>,
         authorizer: Arc<dyn Authorizer>,
     ) -> Result<Self, ApiError> {
-        let identity = tls::Identity {
-            files: settings.tls.as_ref(),
-            names: &settings.names,
-            client_ca_file: settings.client_ca_file.as_deref(),
-        };
-        let config = tls::config(&identity)?;
+        let tls = Tls::open(settings.identity.clone(), settings.client_ca_file.clone(), settings.only_tls13)?;
         let listener = listen(settings.address).await?;
         let router = routes::router(host, Arc::new(Gate::new(authorizer)));
-        Ok(Self { listener, acceptor: Acceptor(config.into()), router, anonymous: settings.anonymous })
+        Ok(Self { listener, tls, router, anonymous: settings.anonymous })
     }
 
     /// Where it listens.
@@ -117,11 +105,13 @@ impl Server {
         self.listener.local_addr()
     }
 
-    /// Serves; never returns.
+    /// Serves, and follows its certificates; never returns.
     pub async fn run(self) -> Infallible {
-        let Self { listener, acceptor, router, anonymous } = self;
-        accept(&listener, move |stream| {
-            let (acceptor, router) = (acceptor.0.clone(), router.clone());
+        let Self { listener, tls, router, anonymous } = self;
+        let current = tls.current();
+        let serve = accept(&listener, move |stream| {
+            // What is in force when the connection comes.
+            let (acceptor, router) = (TlsAcceptor::from(current.borrow().clone()), router.clone());
             async move {
                 let Ok(Ok(stream)) = timeout(PATIENCE, acceptor.accept(stream)).await else { return };
                 let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
@@ -129,8 +119,8 @@ impl Server {
                 let user = user.or_else(|| anonymous.then(User::anonymous));
                 serve(stream, router.layer(Extension(Caller(user)))).await;
             }
-        })
-        .await
+        });
+        tokio::join!(serve, tls.follow()).0
     }
 }
 

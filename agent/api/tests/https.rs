@@ -158,8 +158,11 @@ async fn start(folder: &Path, authority: &Authority) -> SocketAddr {
     std::fs::write(&ca, &authority.certificate).expect("an authority");
     let settings = Settings {
         address: "127.0.0.1:0".parse().expect("address"),
-        tls: None,
-        names: vec!["node".to_owned(), "127.0.0.1".to_owned()],
+        identity: berth_api::Identity::SelfSigned {
+            dir: folder.join("pki"),
+            names: vec!["node".to_owned(), "127.0.0.1".to_owned()],
+        },
+        only_tls13: false,
         client_ca_file: Some(ca),
         anonymous: false,
     };
@@ -207,6 +210,109 @@ async fn certificates_decide_who_gets_in_and_rules_what_they_may() {
     }
     let answer = call(address, Some(theirs.client("root", "admins")), "GET /pods").await;
     assert!(!answer.starts_with("200"), "a stranger's certificate opened the door: {answer}");
+}
+
+/// The certificate that the server shows.
+async fn shown(address: SocketAddr) -> Option<Vec<u8>> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Trusting(provider)))
+        .with_no_client_auth();
+    let stream = TcpStream::connect(address).await.expect("connects");
+    let name = ServerName::try_from("node").expect("a name");
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
+    Some(stream.get_ref().1.peer_certificates()?.first()?.to_vec())
+}
+
+/// Until the server has noticed.
+async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let patience = std::time::Duration::from_secs(60);
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(patience, wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+fn pair() -> (String, String, Vec<u8>) {
+    let made = rcgen::generate_simple_self_signed(vec!["node".to_owned()]).expect("a certificate");
+    (made.cert.pem(), made.signing_key.serialize_pem(), made.cert.der().to_vec())
+}
+
+#[tokio::test]
+async fn a_new_authority_is_taken_without_a_restart() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let address = start(folder.path(), &ours).await;
+    let first = shown(address).await.expect("a certificate");
+    let enters = async |authority: &Authority| {
+        call(address, Some(authority.client("root", "admins")), "GET /pods").await.starts_with("200")
+    };
+    assert!(enters(&ours).await && !enters(&theirs).await);
+    // What can't be used changes nothing.
+    std::fs::write(folder.path().join("ca.crt"), "half a certif").expect("writes");
+    std::fs::write(folder.path().join("ca.new"), &theirs.certificate).expect("writes");
+    assert!(enters(&ours).await);
+    std::fs::rename(folder.path().join("ca.new"), folder.path().join("ca.crt")).expect("renames");
+    until("the new authority's clients enter", || enters(&theirs)).await;
+    assert!(!enters(&ours).await);
+    assert_eq!(shown(address).await, Some(first), "the server's own certificate stays");
+}
+
+#[tokio::test]
+async fn certificate_files_are_followed_also_when_they_are_links() {
+    let folder = tempfile::tempdir().expect("folder");
+    let at = |name: &str| folder.path().join(name);
+    let write = |data: &str, (certificate, key, _): &(String, String, Vec<u8>)| {
+        std::fs::create_dir(at(data)).expect("a folder");
+        std::fs::write(at(data).join("tls.crt"), certificate).expect("writes");
+        std::fs::write(at(data).join("tls.key"), key).expect("writes");
+    };
+    let (first, second) = (pair(), pair());
+    write("one", &first);
+    std::os::unix::fs::symlink("one", at("data")).expect("links");
+    let settings = Settings {
+        address: "127.0.0.1:0".parse().expect("address"),
+        identity: berth_api::Identity::Files { certificate: at("data/tls.crt"), key: at("data/tls.key") },
+        only_tls13: true,
+        client_ca_file: None,
+        anonymous: true,
+    };
+    let server = Server::bind(&settings, Arc::new(Node { log: at("0.log") }), Arc::new(Rules)).await.expect("listens");
+    let address = server.local_addr().expect("an address");
+    tokio::spawn(server.run());
+    assert_eq!(shown(address).await.as_ref(), Some(&first.2));
+    write("two", &second);
+    std::os::unix::fs::symlink("two", at("data.new")).expect("links");
+    std::fs::rename(at("data.new"), at("data")).expect("renames");
+    until("the new certificate is shown", async || shown(address).await.as_ref() == Some(&second.2)).await;
+}
+
+#[tokio::test]
+async fn an_issued_certificate_is_shown_once_it_is_there() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (issuer, issued) = tokio::sync::watch::channel(None);
+    let settings = Settings {
+        address: "127.0.0.1:0".parse().expect("address"),
+        identity: berth_api::Identity::Issued(issued),
+        only_tls13: false,
+        client_ca_file: None,
+        anonymous: true,
+    };
+    let node = Arc::new(Node { log: folder.path().join("0.log") });
+    let server = Server::bind(&settings, node, Arc::new(Rules)).await.expect("listens");
+    let address = server.local_addr().expect("an address");
+    tokio::spawn(server.run());
+    assert_eq!(shown(address).await, None);
+    for _ in 0..2 {
+        let (certificate, key, der) = pair();
+        issuer.send(Some(berth_api::Issued { certificate, key })).expect("sends");
+        until("the issued certificate is shown", async || shown(address).await.as_ref() == Some(&der)).await;
+    }
 }
 
 #[tokio::test]

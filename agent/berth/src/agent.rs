@@ -1,25 +1,31 @@
 //! `berth agent`: wiring of a cluster's node.
 
+mod configuration;
+mod report;
+
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use berth_api::{AlwaysAllow, Authorizer, Server, Settings};
+use berth_api::{AlwaysAllow, Authorizer, Identity, Issued, Server, Settings};
 use berth_cri::Service;
-use berth_cri_proto::v1::{StatusRequest, VersionRequest};
-use berth_kube::{AccessReview, ClusterObjects, Health, NodeOptions};
+use berth_cri_proto::v1::{CgroupDriver, RuntimeConfigRequest, StatusRequest, VersionRequest};
+use berth_kube::certificates::{CredentialOptions, Credentials, ServingCertificate};
+use berth_kube::{AccessReview, Client, ClusterObjects, Health, NodeOptions};
 use berth_manifest::config::{self, Authorization, KubeletConfig};
 use berth_manifest::folder::Folder;
 use berth_pods::{Config, Cri, NodeFacts, Pods, Source};
 use tokio::sync::{mpsc, watch};
 
+use self::configuration::Configuration;
+use self::report::Sources;
 use crate::cli::{Agent, PodNetwork};
+use crate::kubelet::VERSION;
 use crate::network::BridgeNetwork;
+use crate::state::{self, AgentState};
 use crate::{host, runtime};
-
-/// `status.nodeInfo.kubeletVersion`: the Kubernetes version whose behaviour is followed, and Berth's own number.
-const VERSION: &str = concat!("v1.37.2+berth.", env!("CARGO_PKG_VERSION"));
 
 /// How often the runtime is asked whether it and its network are ready. Nothing in the CRI tells of a change.
 const HEALTH: Duration = Duration::from_secs(1);
@@ -29,75 +35,201 @@ const HEALTH_READY: Duration = Duration::from_secs(10);
 const RELIST_REMOTE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(options: Agent) -> Result<()> {
-    let config = load_config(&options)?;
-    let name = options.hostname_override.clone().unwrap_or_else(host::name).to_lowercase();
-    let ip = options.node_ip.or_else(host::address).context("this host has no address: give one with --node-ip")?;
-    let client = berth_kube::connect(&options.kubeconfig).await?;
-    let (cri, service) = open_runtime(&options, &config).await?;
+    let configuration = configuration::load(&options)?;
+    let (cri, service) = open_runtime(&options, &configuration.kubelet).await?;
+    let begun = OnceLock::new();
+    let outcome = tokio::select! {
+        outcome = work(&options, &configuration, &cri, &begun) => outcome.map(|never| match never {}),
+        outcome = runtime::asked_to_end() => outcome,
+    };
+    if let Some(pods) = begun.get() {
+        Pods::close(pods).await;
+    }
+    if let Some(service) = service {
+        service.close().await;
+    }
+    if let Err(error) = state::remove(&options.runtime.state) {
+        tracing::warn!(%error, "the status file can't be removed");
+    }
+    outcome
+}
 
-    let (health, healthy) = watch::channel(health_of(&cri).await);
-    tokio::spawn(keep_health(cri.clone(), health));
-    let publisher = Arc::new(berth_kube::Publisher::new(client.clone(), &name));
+/// Everything but opening and closing. `begun` gets the pods once there are some to close.
+async fn work(
+    options: &Agent,
+    configuration: &Configuration,
+    cri: &Cri,
+    begun: &OnceLock<Arc<Pods>>,
+) -> Result<Infallible> {
+    let Configuration { kubelet: config, name, .. } = configuration;
+    check_cgroup_driver(cri, config).await?;
+    let version = cri.version(VersionRequest::default()).await;
+    let version = version.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
+    let runtime = format!("{}://{}", version.runtime_name, version.runtime_version);
+    let credentials = Credentials::open(CredentialOptions {
+        kubeconfig: options.kubeconfig.clone(),
+        bootstrap: options.bootstrap_kubeconfig.clone(),
+        node: name.clone(),
+        dir: options.cert_dir.clone(),
+        rotate: config.rotate_certificates,
+    })
+    .await?;
+    let (client, mut credible) = (credentials.client(), credentials.report());
+    let serving = serving_certificate(options, configuration, &client)?;
+    let (health, healthy) = watch::channel(health_of(cri).await);
+    let registered = watch::Sender::new(false);
+    let fixed = AgentState {
+        version: VERSION.to_owned(),
+        pid: std::process::id(),
+        node: name.clone(),
+        server: credentials.server(),
+        kubeconfig: options.kubeconfig.clone(),
+        runtime: runtime.clone(),
+        ..AgentState::default()
+    };
+    let sources = Sources {
+        client: credible.clone(),
+        serving: serving.as_ref().map(ServingCertificate::report),
+        health: healthy.clone(),
+        registered: registered.subscribe(),
+    };
+
+    let publisher = Arc::new(berth_kube::Publisher::new(client.clone(), name));
     let objects = Arc::new(ClusterObjects::new(client.clone()));
-    let sources: &[Source] =
-        if config.static_pod_path.is_some() { &[Source::Api, Source::Files] } else { &[Source::Api] };
-    let pods =
-        Pods::start(pods_config(&options, &config, &name, &cri), cri.clone(), objects.clone(), publisher, sources)
-            .await
-            .context("starting the pod workers")?;
-    pods.set_node(node_facts(ip, config.max_pods));
+    let pods = Pods::start(
+        pods_config(options, config, name, cri),
+        cri.clone(),
+        objects.clone(),
+        publisher,
+        if config.static_pod_path.is_some() { &[Source::Api, Source::Files] } else { &[Source::Api] },
+    )
+    .await
+    .context("starting the pod workers")?;
+    let pods = begun.get_or_init(|| pods);
+    pods.set_node(node_facts(&configuration.ips, config.max_pods));
+    serve(options, configuration, &client, serving, pods).await?;
+    if let Some(folder) = &config.static_pod_path {
+        tokio::spawn(static_pods(Folder::new(folder, name.clone()), Arc::clone(pods)));
+    }
+    // kubeadm waits for this, and the agent no longer gives up by itself: the client certificate may take its time.
+    if let Some((address, port)) = config.healthz {
+        tokio::spawn(health_endpoint(SocketAddr::new(address, port)));
+    }
+    tokio::spawn(keep_health(cri.clone(), health));
+    tokio::spawn(report::keep(options.runtime.state.clone(), fixed, sources));
+    tokio::spawn(credentials.run());
 
-    // Bound before the node says where it listens.
+    // Its sender lives as long as the task above.
+    let _ = credible.wait_for(|report| report.usable).await;
+    let node = node_options(options, configuration, runtime);
+    let node = berth_kube::register(client.clone(), node, healthy).await?;
+    registered.send_replace(true);
+    if options.pod_network == PodNetwork::Bridge {
+        tokio::spawn(pod_network(options.runtime.state.clone(), node.pod_cidrs()));
+    }
+    tokio::spawn(node.run());
+    match berth_kube::watch_pods(client, name, Arc::clone(pods), objects).await {}
+}
+
+/// The certificate of the API, where the cluster is to issue it.
+fn serving_certificate(
+    options: &Agent,
+    configuration: &Configuration,
+    client: &Client,
+) -> Result<Option<ServingCertificate>> {
+    let Configuration { kubelet: config, name, .. } = configuration;
+    if !config.server_tls_bootstrap || config.tls.is_some() {
+        return Ok(None);
+    }
+    let names = names(configuration);
+    Ok(Some(ServingCertificate::open(client.clone(), name, names, &options.cert_dir)?))
+}
+
+/// What clients call this node.
+fn names(configuration: &Configuration) -> Vec<String> {
+    let ips = configuration.ips.iter().map(ToString::to_string);
+    std::iter::once(configuration.name.clone()).chain(ips).collect()
+}
+
+/// Binds the HTTPS API, before the node says where it listens.
+async fn serve(
+    options: &Agent,
+    configuration: &Configuration,
+    client: &Client,
+    serving: Option<ServingCertificate>,
+    pods: &Arc<Pods>,
+) -> Result<()> {
+    let Configuration { kubelet: config, name, .. } = configuration;
     let authorizer: Arc<dyn Authorizer> = match config.authorization {
         Authorization::Webhook => Arc::new(AccessReview::new(client.clone(), name.clone())),
         Authorization::AlwaysAllow => Arc::new(AlwaysAllow),
     };
+    let identity = match (&config.tls, &serving) {
+        (Some((certificate, key)), _) => Identity::Files { certificate: certificate.clone(), key: key.clone() },
+        (None, Some(serving)) => Identity::Issued(issued(serving)),
+        (None, None) => Identity::SelfSigned { dir: options.cert_dir.clone(), names: names(configuration) },
+    };
     let settings = Settings {
         address: SocketAddr::new(config.address, config.port),
-        tls: config.tls.clone(),
-        names: vec![name.clone(), ip.to_string()],
+        identity,
+        only_tls13: config.only_tls13,
         client_ca_file: config.client_ca_file.clone(),
         anonymous: config.anonymous,
     };
     let server = Server::bind(&settings, pods.clone(), authorizer).await?;
     tokio::spawn(server.run());
-    if let Some((address, port)) = config.healthz {
-        tokio::spawn(health_endpoint(SocketAddr::new(address, port)));
+    if let Some(serving) = serving {
+        tokio::spawn(serving.run());
     }
-    if let Some(folder) = &config.static_pod_path {
-        tokio::spawn(static_pods(Folder::new(folder, name.clone()), Arc::clone(&pods)));
-    }
+    Ok(())
+}
 
-    let node = register(client.clone(), &options, &config, &name, ip, &cri, healthy).await?;
-    if options.pod_network == PodNetwork::Bridge {
-        tokio::spawn(pod_network(options.runtime.state.clone(), node.pod_cidrs()));
-    }
-    tokio::spawn(node.run());
-    let watched = Arc::clone(&pods);
-    tokio::spawn(async move { berth_kube::watch_pods(client, &name, watched, objects).await });
+/// The issued certificate in the API's words.
+fn issued(serving: &ServingCertificate) -> watch::Receiver<Option<Issued>> {
+    let mut pairs = serving.pair();
+    let (sender, receiver) = watch::channel(None);
+    tokio::spawn(async move {
+        loop {
+            let pair = pairs.borrow_and_update().clone();
+            sender.send_replace(
+                pair.map(|pair| Issued { certificate: pair.certificate().to_owned(), key: pair.key().to_owned() }),
+            );
+            if pairs.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
 
-    let outcome = runtime::asked_to_end().await;
-    pods.close().await;
-    if let Some(service) = service {
-        service.close().await;
+/// The runtime says how it makes cgroups; the configuration's word is advice. Pods' cgroups are laid out for the cgroupfs
+/// driver, which a runtime with the other one refuses.
+async fn check_cgroup_driver(cri: &Cri, config: &KubeletConfig) -> Result<()> {
+    let answer = match cri.runtime_config(RuntimeConfigRequest::default()).await {
+        Ok(answer) => answer,
+        Err(status) => {
+            tracing::debug!(reason = status.message(), "the runtime does not say which cgroup driver it works with");
+            return Ok(());
+        }
+    };
+    let driver = answer.linux.and_then(|linux| CgroupDriver::try_from(linux.cgroup_driver).ok());
+    match (driver, config.cgroup_driver) {
+        (Some(CgroupDriver::Systemd), _) => bail!(
+            "the container runtime makes cgroups through systemd, which this agent does not: switch the runtime to the \
+             cgroupfs driver (containerd: SystemdCgroup = false), or leave --container-runtime-endpoint out"
+        ),
+        (Some(CgroupDriver::Cgroupfs), config::CgroupDriver::Systemd) => {
+            tracing::info!("cgroupDriver: systemd is advice only: the container runtime works with cgroupfs, which decides");
+        }
+        _ => {}
     }
-    outcome
+    Ok(())
 }
 
 /// Serves `/healthz` on loopback. That its address is taken is said, and keeps no pod from running.
 async fn health_endpoint(address: SocketAddr) {
     let Err(error) = berth_api::healthz(address).await;
     tracing::error!(%error, "health endpoint");
-}
-
-fn load_config(options: &Agent) -> Result<KubeletConfig> {
-    let Some(path) = &options.config else { return Ok(config::defaults()) };
-    let text = std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
-    let loaded = config::load(path, &text)?;
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
-    }
-    Ok(loaded.config)
 }
 
 /// The runtime in this process, unless another one is named.
@@ -134,43 +266,33 @@ fn pods_config(options: &Agent, config: &KubeletConfig, name: &str, cri: &Cri) -
     }
 }
 
-fn node_facts(ip: IpAddr, max_pods: u32) -> NodeFacts {
+fn node_facts(ips: &[IpAddr], max_pods: u32) -> NodeFacts {
     let memory = host::memory();
     let allocatable = [("cpu", host::cpus() * 1000), ("memory", memory), ("pods", i64::from(max_pods))]
         .map(|(k, v)| (k.to_owned(), v));
-    NodeFacts { ips: vec![ip.to_string()], memory_capacity: memory, allocatable: allocatable.into() }
+    let ips = ips.iter().map(ToString::to_string).collect();
+    NodeFacts { ips, memory_capacity: memory, allocatable: allocatable.into() }
 }
 
-async fn register(
-    client: berth_kube::Client,
-    options: &Agent,
-    config: &KubeletConfig,
-    name: &str,
-    ip: IpAddr,
-    cri: &Cri,
-    healthy: watch::Receiver<Health>,
-) -> Result<berth_kube::Node> {
-    if !config.register_node {
-        bail!("registerNode: false is not supported yet: the node must register itself");
-    }
-    let version =
-        cri.version(VersionRequest::default()).await.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
-    let node = NodeOptions {
-        name: name.to_owned(),
-        hostname: name.to_owned(),
-        ips: vec![ip],
+fn node_options(options: &Agent, configuration: &Configuration, runtime_version: String) -> NodeOptions {
+    let Configuration { kubelet: config, name, ips, labels } = configuration;
+    NodeOptions {
+        name: name.clone(),
+        hostname: name.clone(),
+        ips: ips.clone(),
         port: config.port,
         version: VERSION.to_owned(),
-        runtime_version: format!("{}://{}", version.runtime_name, version.runtime_version),
+        runtime_version,
         max_pods: config.max_pods,
+        labels: labels.clone(),
         taints: config.register_with_taints.clone(),
+        provider_id: config.provider_id.clone(),
+        unregistered: !config.register_node,
         root_dir: options.root_dir.clone(),
         update: config.node_status_update,
         report: config.node_status_report,
         lease: config.node_lease,
-        ..NodeOptions::default()
-    };
-    Ok(berth_kube::register(client, node, healthy).await?)
+    }
 }
 
 async fn health_of(cri: &Cri) -> Health {

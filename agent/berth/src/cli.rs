@@ -1,9 +1,14 @@
 //! The command line, as typed: what it means is decided by each command's own module.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+mod agent;
+mod doctor;
+
+pub(crate) use agent::{Agent, CloudProvider};
+pub(crate) use doctor::{Doctor, Output};
 
 /// A Kubernetes node in one program: node agent, container runtime and pod network.
 #[derive(Debug, Parser)]
@@ -27,12 +32,15 @@ pub(crate) enum Command {
     /// Run as a cluster's node: the kubelet's place
     ///
     /// Registers the node with the API server of --kubeconfig and runs the pods bound to it, through the runtime in this
-    /// program or through another one by --container-runtime-endpoint.
+    /// program or through another one by --container-runtime-endpoint. The kubelet's other flags are taken, too; a link
+    /// named `kubelet` to this program takes them alone.
     Agent(Agent),
     /// Serve the Container Runtime Interface on a unix socket: containerd's place
     Cri(Cri),
     /// Say what this machine lacks, what that costs and what to do about it
-    Doctor,
+    ///
+    /// Ends with status 1 when something is missing that pods or a node need.
+    Doctor(Doctor),
     /// Print a completion script for a shell
     Completions {
         /// The shell to complete for
@@ -66,36 +74,6 @@ pub(crate) struct Standalone {
     pub(crate) pod_logs_dir: PathBuf,
     /// `bridge` gives pods a bridge of Berth's own; `off` takes what --cni-conf-dir holds
     #[arg(long, value_enum, default_value_t = PodNetwork::Bridge)]
-    pub(crate) pod_network: PodNetwork,
-    #[command(flatten)]
-    pub(crate) runtime: RuntimeOptions,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Agent {
-    /// KubeletConfiguration (kubelet.config.k8s.io/v1beta1)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    /// How to reach the API server
-    #[arg(long, value_name = "FILE")]
-    pub(crate) kubeconfig: PathBuf,
-    /// The node's name, instead of the host's
-    #[arg(long, value_name = "NAME")]
-    pub(crate) hostname_override: Option<String>,
-    /// The node's address, instead of that of the default route
-    #[arg(long, value_name = "IP")]
-    pub(crate) node_ip: Option<IpAddr>,
-    /// Folder for what the agent keeps about pods (volumes)
-    #[arg(long, default_value = "/var/lib/kubelet", value_name = "DIR")]
-    pub(crate) root_dir: PathBuf,
-    /// Folder for the pods' logs
-    #[arg(long, default_value = "/var/log/pods", value_name = "DIR")]
-    pub(crate) pod_logs_dir: PathBuf,
-    /// Another CRI runtime's socket (unix:///run/containerd/containerd.sock); the default is the runtime in this program
-    #[arg(long, value_name = "ENDPOINT")]
-    pub(crate) container_runtime_endpoint: Option<String>,
-    /// `bridge` writes a bridge configuration from the node's podCIDR until another CNI configuration appears
-    #[arg(long, value_enum, default_value_t = PodNetwork::Off)]
     pub(crate) pod_network: PodNetwork,
     #[command(flatten)]
     pub(crate) runtime: RuntimeOptions,

@@ -6,21 +6,29 @@ mod console;
 mod cri;
 mod doctor;
 mod host;
+mod kubelet;
 mod logging;
 mod network;
 mod runtime;
 mod standalone;
+mod state;
+mod systemd;
 
 use std::future::Future;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser};
 
 use crate::cli::{Cli, Command};
+use crate::kubelet::{Asked, Own};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match command_line() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     // The confined child must not start threads, and says what it has to say in its own way.
     if matches!(cli.command, Command::Unpack) {
         return berth_image::unpack::child();
@@ -35,9 +43,67 @@ fn main() -> ExitCode {
     }
 }
 
+/// What was typed; `Err` when the answer is given already. Called by a link named `kubelet` this is the kubelet.
+fn command_line() -> Result<Cli, ExitCode> {
+    let typed: Vec<String> = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let program = typed.first().map(Path::new).and_then(Path::file_name);
+    if program.is_some_and(|name| name == "kubelet") {
+        return kubelet_line(typed.into_iter().skip(1), vec!["berth".to_owned()], true);
+    }
+    // Global options may stand before the command.
+    let global = |at: usize| typed.get(at).is_some_and(|argument| argument.starts_with("--log-"));
+    let value = |at: usize| global(at - 1) && typed.get(at - 1).is_some_and(|option| !option.contains('='));
+    let command = (1..typed.len()).find(|at| !global(*at) && !value(*at));
+    match command {
+        Some(at) if typed[at] == "agent" => {
+            let before = typed[..at].to_vec();
+            kubelet_line(typed.into_iter().skip(at + 1), before, false)
+        }
+        _ => Ok(Cli::parse()),
+    }
+}
+
+/// Puts the kubelet's flags among `arguments` into Berth's words. `before`: what stands before the command.
+fn kubelet_line(
+    arguments: impl Iterator<Item = String>,
+    mut before: Vec<String>,
+    is_kubelet: bool,
+) -> Result<Cli, ExitCode> {
+    let line = match kubelet::read(arguments, &own_options(), is_kubelet) {
+        Ok(Asked::Run(line)) => line,
+        Ok(Asked::Version) => {
+            println!("Kubernetes {}", kubelet::VERSION);
+            return Err(ExitCode::SUCCESS);
+        }
+        Ok(Asked::Help) => kubelet::Line { options: vec!["--help".to_owned()], ..kubelet::Line::default() },
+        Err(error) => {
+            eprintln!("{}: {error}", if is_kubelet { "kubelet" } else { "berth" });
+            return Err(ExitCode::FAILURE);
+        }
+    };
+    before.push("agent".to_owned());
+    let mut cli = Cli::parse_from(before.iter().chain(&line.options));
+    if let Command::Agent(agent) = &mut cli.command {
+        agent.kubelet = line;
+    }
+    Ok(cli)
+}
+
+/// `berth agent`'s options, the global ones among them.
+fn own_options() -> Vec<Own> {
+    let command = Cli::command();
+    let agent = command.find_subcommand("agent").into_iter().flat_map(clap::Command::get_arguments);
+    let arguments = agent.chain(command.get_arguments());
+    let own = |argument: &clap::Arg| {
+        let takes_value = argument.get_action().takes_values();
+        Some(Own { name: argument.get_long()?.to_owned(), takes_value })
+    };
+    arguments.filter_map(own).collect()
+}
+
 fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
-        Command::Doctor => return Ok(if doctor::run() { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+        Command::Doctor(options) => return Ok(if doctor::run(&options) { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "berth", &mut std::io::stdout());
             return Ok(ExitCode::SUCCESS);
@@ -64,7 +130,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             block_on(standalone::run(options))
         }
         Command::Agent(options) => {
-            logging::init(&cli.log, "info")?;
+            logging::init(&cli.log, options.log_level())?;
             block_on(agent::run(options))
         }
         Command::Cri(options) => {

@@ -6,12 +6,15 @@
 //! [`connect`] gives the client. [`register`] makes the Node and hands out a [`Node`] whose [`Node::run`] keeps status and
 //! lease; [`watch_pods`] feeds the pods bound to the node to `berth_pods`; [`Publisher`] tells their status and events;
 //! [`ClusterObjects`] answers what their volumes and environment refer to; [`AccessReview`] asks who may use the agent's
-//! own API.
+//! own API. [`certificates`] gets and renews the certificates by which the node is known.
 
 mod access;
+pub mod certificates;
 mod connect;
 mod events;
+mod kubeconfig;
 mod lease;
+mod live;
 mod machine;
 mod node;
 mod objects;

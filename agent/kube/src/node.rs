@@ -41,6 +41,10 @@ pub struct NodeOptions {
     pub labels: BTreeMap<String, String>,
     /// Taints to register with.
     pub taints: Vec<Taint>,
+    /// `spec.providerID` to register with.
+    pub provider_id: Option<String>,
+    /// Whether somebody else makes the Node (`registerNode: false`): it is waited for, then kept all the same.
+    pub unregistered: bool,
     /// A path on the file system that holds the pods' folders.
     pub root_dir: PathBuf,
     /// How often the status is computed; 10 s when zero.
@@ -100,6 +104,9 @@ pub async fn register(
     or(&mut options.lease, Duration::from_secs(40));
     let api = Api::all(client.clone());
     let mut pause = Duration::from_millis(100);
+    if options.unregistered {
+        tracing::info!(node = %options.name, "registerNode is false: waiting for somebody to make the node");
+    }
     loop {
         let now = health.borrow().clone();
         match create_or_adopt(&api, &options, &now).await {
@@ -121,13 +128,17 @@ pub async fn register(
 
 async fn create_or_adopt(api: &Api<NodeObject>, options: &NodeOptions, health: &Health) -> Result<NodeObject, Error> {
     let machine = Machine::read(&options.root_dir);
-    let new = status::node(options, &machine, health, &now());
-    match api.create(&PostParams::default(), &new).await {
-        Err(Error::Api(answer)) if answer.code == 409 => {}
-        created => return created,
-    }
-    let labels = json!({"metadata": {"labels": status::labels(options, &machine)}});
-    let object = api.patch(&options.name, &PatchParams::default(), &Patch::Merge(labels)).await?;
+    let object = if options.unregistered {
+        api.get(&options.name).await?
+    } else {
+        let new = status::node(options, &machine, health, &now());
+        match api.create(&PostParams::default(), &new).await {
+            Err(Error::Api(answer)) if answer.code == 409 => {}
+            created => return created,
+        }
+        let labels = json!({"metadata": {"labels": status::labels(options, &machine)}});
+        api.patch(&options.name, &PatchParams::default(), &Patch::Merge(labels)).await?
+    };
     let before = object.status.clone().unwrap_or_default().conditions.unwrap_or_default();
     let status = status::status(options, &machine, health, &before, &now());
     api.patch_status(&options.name, &PatchParams::default(), &Patch::Strategic(status::patch(&status))).await

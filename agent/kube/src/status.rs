@@ -24,6 +24,7 @@ pub(crate) fn node(options: &NodeOptions, machine: &Machine, health: &Health, no
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec {
+            provider_id: options.provider_id.clone(),
             taints: Some(options.taints.clone()).filter(|taints: &Vec<Taint>| !taints.is_empty()),
             ..NodeSpec::default()
         }),
@@ -198,12 +199,14 @@ mod tests {
     fn the_object_says_what_the_scheduler_needs() {
         let machine =
             Machine { cpus: 2, memory: 4 << 30, storage: 100 << 30, architecture: "amd64", ..Machine::default() };
-        let node = node(&options(), &machine, &Health::default(), &at("2026-11-24T04:00:00Z"));
+        let options = NodeOptions { provider_id: Some("kind://a/b/c".to_owned()), ..options() };
+        let node = node(&options, &machine, &Health::default(), &at("2026-11-24T04:00:00Z"));
         let status = node.status.expect("status");
         assert_eq!(status.capacity.expect("capacity")["memory"].0, "4194304Ki");
         assert_eq!(status.allocatable.expect("allocatable")["memory"].0, "4091904Ki");
         assert_eq!(status.daemon_endpoints.expect("endpoints").kubelet_endpoint.expect("endpoint").port, 10250);
         assert_eq!(node.metadata.labels.expect("labels")["kubernetes.io/hostname"], "n");
-        assert_eq!(node.spec.expect("spec").taints, None);
+        let spec = node.spec.expect("spec");
+        assert_eq!((spec.taints, spec.provider_id.as_deref()), (None, Some("kind://a/b/c")));
     }
 }
