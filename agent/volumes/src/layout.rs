@@ -12,6 +12,11 @@ pub(crate) fn volume(root: &Path, uid: &str, plugin: &str, name: &str) -> PathBu
     pod(root, uid).join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
 }
 
+/// The folder with one pod's parts of volumes: `VOLUME/CONTAINER/INDEX` below it.
+pub(crate) fn sub_paths(root: &Path, uid: &str) -> PathBuf {
+    pod(root, uid).join("volume-subpaths")
+}
+
 /// Whether `name` may be a path component. The API server validates names; a manifest from a file had no such reader.
 pub(crate) fn is_component(name: &str) -> bool {
     !name.is_empty()

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::{TeardownError, layout, tmpfs};
 
-/// Unmounts and removes everything under `ROOT/pods/UID/volumes`, and `ROOT/pods/UID` itself when nothing else is in it.
+/// Unmounts and removes everything under `ROOT/pods/UID/volumes` and `volume-subpaths`, and `ROOT/pods/UID` itself when nothing else is in it.
 ///
 /// Works from whatever a crash left, for it asks the kernel's mount table and not a book of ours; a pod that never had
 /// volumes is fine. Blocks while a large `emptyDir` is deleted.
@@ -31,18 +31,21 @@ pub fn teardown(uid: &str, root: &Path) -> Result<(), Vec<TeardownError>> {
             errors.push(TeardownError { action, path: path.to_path_buf(), source });
         }
     };
-    match tmpfs::below(&volumes) {
-        Ok(points) => {
-            for point in points {
-                note("unmount", &point, tmpfs::unmount(&point));
+    // Parts of volumes before the volumes themselves.
+    for folder in [&layout::sub_paths(&root, uid), &volumes] {
+        match tmpfs::below(folder) {
+            Ok(points) => {
+                for point in points {
+                    note("unmount", &point, tmpfs::unmount(&point));
+                }
             }
+            Err(error) => note("read the mounts below", folder, Err(error)),
         }
-        Err(error) => note("read the mounts below", &volumes, Err(error)),
-    }
-    match tmpfs::below(&volumes) {
-        Ok(points) if points.is_empty() => note("remove", &volumes, remove_tree(&volumes)),
-        Ok(_) => note("remove", &volumes, Err(io::Error::other("something is still mounted in it"))),
-        Err(error) => note("read the mounts below", &volumes, Err(error)),
+        match tmpfs::below(folder) {
+            Ok(points) if points.is_empty() => note("remove", folder, remove_tree(folder)),
+            Ok(_) => note("remove", folder, Err(io::Error::other("something is still mounted in it"))),
+            Err(error) => note("read the mounts below", folder, Err(error)),
+        }
     }
     match fs::remove_dir(&pod) {
         Ok(()) => {}

@@ -329,3 +329,48 @@ async fn changes_are_shown_tokens_are_renewed_and_an_absent_server_changes_nothi
     assert!(task.await.expect_err("aborted").is_cancelled());
     teardown("u-6", root.path()).expect("torn down");
 }
+
+fn sub<'a>(container: &'a str, path: &'a str) -> berth_volumes::SubPath<'a> {
+    berth_volumes::SubPath { uid: "uid-1", volume: "data", container, index: 0, path }
+}
+
+#[test]
+fn a_part_of_a_volume_never_leads_out_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (root, volume) = (folder.path().join("root"), folder.path().join("volume"));
+    fs::create_dir_all(volume.join("in")).expect("a volume");
+    fs::write(volume.join("in/file"), "inside").expect("a file");
+    fs::write(folder.path().join("secret"), "outside").expect("a secret");
+    for (name, target) in [("up", "../secret"), ("away", "/etc/passwd"), ("folder", "/in"), ("file", "in/file")] {
+        std::os::unix::fs::symlink(target, volume.join(name)).expect("a link");
+    }
+    let read = |container, path| {
+        let at =
+            berth_volumes::bind_sub_path(&root, &volume, sub(container, path)).map_err(|error| error.to_string())?;
+        if at.is_dir() { Ok(String::new()) } else { fs::read_to_string(at).map_err(|error| error.to_string()) }
+    };
+    assert_eq!(read("a", "in/file"), Ok("inside".to_owned()));
+    assert_eq!(read("b", "file"), Ok("inside".to_owned()));
+    // Links are followed with the volume as their root.
+    assert_eq!(read("c", "folder/file"), Ok("inside".to_owned()));
+    for path in ["up", "away"] {
+        assert_ne!(read("d", path).unwrap_or_default(), "outside");
+    }
+    assert!(!volume.join("etc").join("passwd").is_file());
+    for path in ["../secret", "/etc/passwd", "in/../../secret"] {
+        assert!(read("e", path).expect_err("climbs").contains("without '..'"), "{path}");
+    }
+    // What is not there becomes a folder, with the volume's mode.
+    fs::set_permissions(&volume, std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("a mode");
+    let at = berth_volumes::bind_sub_path(&root, &volume, sub("f", "new/deep")).expect("a folder");
+    fs::write(at.join("x"), "").expect("written through");
+    assert!(volume.join("new/deep/x").is_file());
+    assert_eq!(fs::metadata(&at).expect("facts").mode() & 0o777, 0o777);
+    // The next instance of the container takes the same place.
+    assert_eq!(read("a", "in/file"), Ok("inside".to_owned()));
+    teardown("uid-1", &root).expect("a teardown");
+    assert!(!root.join("pods/uid-1").exists());
+    assert!(volume.join("in/file").is_file() && volume.join("new/deep/x").is_file(), "the volume itself stays");
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    assert!(!mounts.contains(&*folder.path().to_string_lossy()), "a mount is left");
+}
