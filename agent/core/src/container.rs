@@ -3,6 +3,7 @@
 //! Source: `kubernetes@v1.37.2:pkg/kubelet/kuberuntime/kuberuntime_container.go#generateContainerConfig`,
 //! `pkg/kubelet/kubelet_pods.go#makeMounts`.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,8 @@ pub struct Parts<'a> {
     pub env: Vec<Variable>,
     /// By volume name: where it lies on the host, and whether it is read-only.
     pub volumes: &'a BTreeMap<String, (PathBuf, bool)>,
+    /// By index in `volumeMounts`: where the part that `subPath` names lies on the host.
+    pub sub_paths: &'a BTreeMap<usize, PathBuf>,
     /// The pod's `/etc/hosts` on the host.
     pub hosts_file: Option<&'a Path>,
     /// The file for its termination message on the host.
@@ -73,8 +76,17 @@ pub fn config(pod: &Pod, container: &Container, parts: &Parts<'_>) -> Result<cri
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
         linux: Some(cri::LinuxContainerConfig { resources: Some(limits), security_context: Some(security) }),
+        stop_signal: stop_signal(container)?.into(),
         ..Default::default()
     })
+}
+
+/// What `lifecycle.stopSignal` asks for; the runtime's or the image's own otherwise.
+fn stop_signal(container: &Container) -> Result<cri::Signal, String> {
+    let asked = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.as_deref());
+    let Some(name) = asked.filter(|name| !name.is_empty()) else { return Ok(cri::Signal::RuntimeDefault) };
+    cri::Signal::from_str_name(&format!("SIGNAL_{name}"))
+        .ok_or_else(|| format!("lifecycle.stopSignal: {name:?} is no signal that CRI knows; write it as SIGTERM"))
 }
 
 fn labels(pod: &Pod, container: &Container) -> HashMap<String, String> {
@@ -117,14 +129,45 @@ fn hash(container: &Container) -> u32 {
     printed.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
+/// The parts of volumes that a container mounts: index in `volumeMounts`, the volume's name, the path below its root.
+/// `Err` says for people which variable a `subPathExpr` misses.
+pub fn sub_paths(container: &Container, env: &[Variable]) -> Result<Vec<(usize, String, String)>, String> {
+    let mut out = Vec::new();
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        let declared = |field: &Option<String>| field.clone().filter(|path| !path.is_empty());
+        if let Some(path) = declared(&mount.sub_path) {
+            out.push((index, mount.name.clone(), path));
+        } else if let Some(expression) = declared(&mount.sub_path_expr) {
+            let missing = RefCell::new(None);
+            let path = expand(&expression, |name| {
+                let value =
+                    env.iter().find(|(known, _)| known == name).and_then(|(_, value)| str::from_utf8(value).ok());
+                if value.is_none() {
+                    missing.borrow_mut().get_or_insert_with(|| name.to_owned());
+                }
+                value
+            });
+            if let Some(name) = missing.into_inner() {
+                return Err(format!(
+                    "failed to expand subPathExpr of volumeMount {:?}: missing value for {name:?}",
+                    mount.name
+                ));
+            }
+            out.push((index, mount.name.clone(), path));
+        }
+    }
+    Ok(out)
+}
+
 fn mounts(container: &Container, parts: &Parts<'_>) -> Result<Vec<cri::Mount>, String> {
     let mut out = Vec::new();
     let mut own_hosts = false;
-    for mount in container.volume_mounts.iter().flatten() {
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         own_hosts |= mount.mount_path == ETC_HOSTS;
         let (path, read_only) = parts.volumes.get(&mount.name).ok_or_else(|| {
             format!("cannot find volume {:?} to mount into container {:?}", mount.name, container.name)
         })?;
+        let path = parts.sub_paths.get(&index).unwrap_or(path);
         out.push(bind(path, &absolute(&mount.mount_path), *read_only || mount.read_only == Some(true)));
     }
     if let Some(file) = parts.hosts_file.filter(|_| !own_hosts) {
@@ -172,6 +215,7 @@ mod tests {
             image_user: &ImageUser::default(),
             env: vec![("A".to_owned(), b"1".to_vec())],
             volumes,
+            sub_paths: &[(9, PathBuf::from("/host/part"))].into(),
             hosts_file: Some(Path::new("/pods/u1/etc-hosts")),
             termination_file: Path::new("/pods/u1/containers/c/2"),
             policy: &policy,
@@ -205,6 +249,30 @@ mod tests {
         let limits = config.linux.expect("linux").resources.expect("resources");
         assert_eq!((limits.cpu_shares, limits.cpu_quota, limits.cpu_period), (102, 20_000, 100_000));
         assert_eq!((limits.memory_limit_in_bytes, limits.oom_score_adj), (64 << 20, 938));
+    }
+
+    #[test]
+    fn the_stop_signal_goes_to_the_runtime() {
+        let signal = |name: &str| run(json!({"name": "c", "lifecycle": {"stopSignal": name}}), &BTreeMap::new());
+        assert_eq!(signal("SIGUSR1").expect("a config").stop_signal(), cri::Signal::Sigusr1);
+        assert_eq!(signal("").expect("a config").stop_signal(), cri::Signal::RuntimeDefault);
+        assert!(signal("SIGWHAT").expect_err("no signal").contains("lifecycle.stopSignal"));
+    }
+
+    #[test]
+    fn parts_of_volumes_are_named_by_path_or_by_expression() {
+        let container: Container = serde_json::from_value(json!({"name": "c", "volumeMounts": [
+            {"name": "v", "mountPath": "/v"}, {"name": "v", "mountPath": "/a", "subPath": "a/b"},
+            {"name": "w", "mountPath": "/b", "subPathExpr": "$(POD)/$$(x)"}]}))
+        .expect("a container");
+        let env = [("POD".to_owned(), b"web".to_vec())];
+        let expected = [(1, "v".to_owned(), "a/b".to_owned()), (2, "w".to_owned(), "web/$(x)".to_owned())];
+        assert_eq!(sub_paths(&container, &env).expect("paths"), expected);
+        assert!(sub_paths(&container, &[]).expect_err("no POD").contains("missing value for \"POD\""));
+        let mounted = json!({"name": "c", "volumeMounts": (0..10).map(|n| json!({"name": "v", "mountPath": format!("/{n}"), "subPath": "s"})).collect::<Vec<_>>()});
+        let volumes = [("v".to_owned(), ("/host/v".into(), false))].into();
+        let config = run(mounted, &volumes).expect("a config");
+        assert_eq!(config.mounts[9].host_path, "/host/part");
     }
 
     #[test]

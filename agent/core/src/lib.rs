@@ -3,7 +3,7 @@
 //! A pod worker hands in what is [`Desired`] and what was [`Seen`], and the time; [`plan()`] answers with the next
 //! [`Step`]s and [`status()`] with the pod's status for the API. Outcomes of steps are folded into [`Memory`]. Beside
 //! these: the CRI messages that a pod becomes ([`sandbox`], [`container`]), its environment ([`env`]), its cgroup
-//! numbers ([`resources`]), and the table of every field of a pod, implemented or refused ([`fields`]).
+//! numbers ([`resources`]), its probes ([`probe`]), and the table of every field of a pod, implemented or refused ([`fields`]).
 //!
 //! Nothing here knows a clock, a file or a future.
 
@@ -16,6 +16,7 @@ pub mod fields;
 pub mod hosts;
 pub mod names;
 pub mod plan;
+pub mod probe;
 pub mod pull_secrets;
 pub mod qos;
 pub mod quantity;

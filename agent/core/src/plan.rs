@@ -5,13 +5,16 @@
 //! sooner.
 //!
 //! Main containers start in the order declared, each once its predecessor has started or failed; init containers run
-//! one after another. Source: `kubernetes@v1.37.2:pkg/kubelet/kuberuntime/kuberuntime_manager.go#computePodActions`
+//! one after another, and sidecars among them stay until all others have ended. Source: `kubernetes@v1.37.2:pkg/kubelet/kuberuntime/kuberuntime_manager.go#computePodActions`
 //! and `pkg/kubelet/pod_workers.go`.
 
 mod ending;
+mod role;
 mod running;
 
-pub(crate) use running::{SandboxNeed, restarts, sandbox_need};
+pub(crate) use role::{is_sidecar, restarts, starts_again};
+pub use running::is_hooked;
+pub(crate) use running::{SandboxNeed, sandbox_need, unhooked};
 
 use std::sync::Arc;
 
@@ -111,7 +114,21 @@ pub enum Step {
         /// Its id.
         id: String,
     },
-    /// End a container: its stop signal, and SIGKILL at the deadline.
+    /// Run the postStart hook of a container that has started.
+    PostStart {
+        /// Its name.
+        container: String,
+        /// Its id.
+        id: String,
+    },
+    /// Begin the preStop hook of a container whose turn to end has not come.
+    PreStop {
+        /// Its name.
+        container: String,
+        /// Its id.
+        id: String,
+    },
+    /// End a container: its preStop hook, its stop signal, and SIGKILL at the deadline.
     StopContainer {
         /// Its name.
         container: String,
@@ -172,10 +189,12 @@ impl Step {
             Self::PrepareVolumes | Self::ClearVolumes => Target::Volumes,
             Self::CreateSandbox { .. } => Target::Sandbox,
             Self::PullImage { container, .. } => Target::Image(container.clone()),
-            Self::CreateContainer { container, .. } | Self::StartContainer { container, .. } => {
-                Target::Container(container.clone())
+            Self::CreateContainer { container, .. }
+            | Self::StartContainer { container, .. }
+            | Self::PostStart { container, .. } => Target::Container(container.clone()),
+            Self::PreStop { id, .. } | Self::StopContainer { id, .. } | Self::RemoveContainer { id, .. } => {
+                Target::Instance(id.clone())
             }
-            Self::StopContainer { id, .. } | Self::RemoveContainer { id, .. } => Target::Instance(id.clone()),
             Self::StopSandbox { id } | Self::RemoveSandbox { id } => Target::OldSandbox(id.clone()),
             Self::Abandon(target) => target.clone(),
         }
@@ -288,7 +307,7 @@ fn deadline(desired: &Desired, seen: &Seen) -> Option<Moment> {
 pub fn plan(desired: &Desired, seen: &Seen, now: Moment) -> Plan {
     let mut plan = Plan::default();
     if let Some(end) = end(desired, seen, now) {
-        ending::plan(seen, &end, now, &mut plan);
+        ending::plan(desired.spec(), seen, &end, now, &mut plan);
         return plan;
     }
     if let Some(refusal) = &desired.refused {

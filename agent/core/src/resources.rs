@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use crate::plan::is_sidecar;
 use crate::qos::{self, Class};
 use crate::quantity;
 
@@ -86,7 +87,8 @@ fn limit(resources: Option<&ResourceRequirements>, name: &str) -> i64 {
     amount(resources.and_then(|r| r.limits.as_ref()), name)
 }
 
-/// What a pod asks for of one resource: its main containers together, or its hungriest init container, and overhead.
+/// What a pod asks for of one resource: its main containers and sidecars together, or its hungriest init container with
+/// the sidecars before it, and overhead.
 pub fn pod_request(spec: &PodSpec, name: &str) -> i64 {
     pod_sum(spec, name, request)
 }
@@ -98,8 +100,16 @@ pub fn pod_limit(spec: &PodSpec, name: &str) -> i64 {
 }
 
 fn pod_sum(spec: &PodSpec, name: &str, of: fn(Option<&ResourceRequirements>, &str) -> i64) -> i64 {
-    let main: i64 = spec.containers.iter().map(|c| of(c.resources.as_ref(), name)).fold(0, i64::saturating_add);
-    let init = spec.init_containers.iter().flatten().map(|c| of(c.resources.as_ref(), name)).max().unwrap_or(0);
+    // Sidecars run beside whatever comes after them.
+    let (mut sidecars, mut init) = (0_i64, 0_i64);
+    for container in spec.init_containers.iter().flatten() {
+        let own = of(container.resources.as_ref(), name);
+        init = init.max(sidecars.saturating_add(own));
+        if is_sidecar(container) {
+            sidecars = sidecars.saturating_add(own);
+        }
+    }
+    let main = spec.containers.iter().map(|c| of(c.resources.as_ref(), name)).fold(sidecars, i64::saturating_add);
     main.max(init).saturating_add(amount(spec.overhead.as_ref(), name))
 }
 
@@ -183,7 +193,11 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> 
         Class::Guaranteed => GUARANTEED,
         Class::BestEffort => BEST_EFFORT,
         Class::Burstable => {
-            let share = i128::from(request(container.resources.as_ref(), "memory")) * 1000;
+            let memory = |container: &Container| request(container.resources.as_ref(), "memory");
+            let sidecar = spec.init_containers.iter().flatten().any(|c| c.name == container.name && is_sidecar(c));
+            // A sidecar is worth as much as the least of those that it serves.
+            let served = spec.containers.iter().map(memory).min().filter(|_| sidecar).unwrap_or(0);
+            let share = i128::from(memory(container).max(served)) * 1000;
             let adjust = 1000 - share / i128::from(memory_capacity.max(1));
             // Between the guaranteed ones' own memory and the best-effort pods.
             i64::try_from(adjust.clamp(i128::from(1000 + GUARANTEED), i128::from(BEST_EFFORT - 1)))
@@ -296,6 +310,25 @@ mod tests {
         let mut critical = pod(with(&serde_json::json!({})));
         critical.spec.as_mut().expect("spec").priority = Some(2_000_001_000);
         assert_eq!(adj(&critical), -997);
+    }
+
+    #[test]
+    fn sidecars_run_beside_the_others() {
+        let container = |name: &str, memory: &str, policy: Option<&str>| serde_json::json!({"name": name, "restartPolicy": policy, "resources": {"requests": {"memory": memory}}});
+        let spec = |init: Vec<serde_json::Value>, main: &str| -> Pod {
+            serde_json::from_value(
+                serde_json::json!({"spec": {"initContainers": init, "containers": [container("a", main, None)]}}),
+            )
+            .expect("a pod")
+        };
+        let sum = |pod: &Pod| pod_request(pod.spec.as_ref().expect("spec"), "memory");
+        let always = Some("Always");
+        assert_eq!(sum(&spec(vec![container("s", "10", always), container("i", "5", None)], "20")), 30);
+        assert_eq!(sum(&spec(vec![container("s", "10", always), container("i", "50", None)], "20")), 60);
+        assert_eq!(sum(&spec(vec![container("i", "50", None), container("s", "10", always)], "20")), 50);
+        let pod = spec(vec![container("s", "1", always)], "1Gi");
+        let init = &pod.spec.as_ref().expect("spec").init_containers.as_ref().expect("init")[0];
+        assert_eq!(oom_score_adj(&pod, init, 4 << 30), 750);
     }
 
     #[test]

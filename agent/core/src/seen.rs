@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::PodStatus;
 
 use crate::plan::{Step, Target};
+use crate::probe::Health;
 use crate::{Moment, backoff};
 
 /// Everything known about a pod when a plan is made.
@@ -20,6 +21,8 @@ pub struct Seen {
     pub cgroup: Presence,
     /// Its volumes.
     pub volumes: Presence,
+    /// By container id: what probes say of those that run and declare some.
+    pub health: BTreeMap<String, Health>,
     /// What the runtime does not tell.
     pub memory: Memory,
     /// Steps that are being carried out.
@@ -151,6 +154,11 @@ pub struct Memory {
     pub failures: BTreeMap<Target, Failure>,
     /// By container name: its image is there, for the instance to be created next.
     pub images: BTreeMap<String, ImageState>,
+    /// By container id: its postStart hook has run, and whether well. Forgotten, it is run again where the published
+    /// status does not show the instance as running.
+    pub hooks: BTreeMap<String, bool>,
+    /// Containers whose preStop hook has begun ahead of their turn to end.
+    pub pre_stopped: BTreeSet<String>,
     /// Sandboxes that were stopped with success.
     pub stopped: BTreeSet<String>,
     /// When the pod's end began.
@@ -216,6 +224,9 @@ impl Memory {
         match step {
             Step::StopSandbox { id } => {
                 self.stopped.insert(id.clone());
+            }
+            Step::PostStart { id, .. } => {
+                self.hooks.insert(id.clone(), true);
             }
             // The next instance looks for its image anew (imagePullPolicy: Always).
             Step::CreateContainer { container, .. } => {

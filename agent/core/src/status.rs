@@ -23,7 +23,7 @@ pub fn status(desired: &Desired, seen: &Seen, now: Moment) -> PodStatus {
 
     let init = containers::statuses(desired, seen, true, terminated, now);
     let main = containers::statuses(desired, seen, false, terminated, now);
-    let mut phase = phase::of(spec, &init, &main, terminated);
+    let mut phase = phase::of(spec, seen, &init, &main, terminated);
     let (mut reason, mut message) = (None, None);
     let terminal = |phase: &str| matches!(phase, "Failed" | "Succeeded");
     if let Some(latched) = old.phase.as_deref().filter(|phase| terminal(phase)) {

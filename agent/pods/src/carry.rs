@@ -1,5 +1,6 @@
 //! Carries out one step of a plan.
 
+mod hooks;
 mod image;
 
 use std::collections::BTreeMap;
@@ -12,13 +13,16 @@ use berth_agent_core::env::{self, Found};
 use berth_agent_core::security::ImageUser;
 use berth_agent_core::{ImageState, SeenContainer, State, Step, hosts, names};
 use berth_cri_proto::v1 as cri;
-use berth_volumes::{ObjectError, VolumeError};
+use berth_volumes::{ObjectError, SubPath, SubPathError, VolumeError};
 use k8s_openapi::api::core::v1::{Container, Pod};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use crate::EventKind::{Normal, Warning};
 use crate::files;
 use crate::shared::{Shared, now, read_host_file};
+
+pub(crate) use hooks::{Hooked, PreStop};
 
 /// By volume name: where it lies, and whether it is read-only.
 pub(crate) type Volumes = BTreeMap<String, (PathBuf, bool)>;
@@ -40,6 +44,10 @@ pub(crate) struct Job {
     pub(crate) image_user: ImageUser,
     /// The instance that a removal is about.
     pub(crate) instance: Option<u32>,
+    /// Cancelled when the instance that the step is about has ended.
+    pub(crate) ended: CancellationToken,
+    /// The preStop hook of the instance that is to be stopped.
+    pub(crate) pre_stop: Option<PreStop>,
 }
 
 /// What a step brought about.
@@ -109,12 +117,9 @@ pub(crate) async fn carry_out(job: Job) -> Result<Fact, Trouble> {
             create_container(job, &container, sandbox, &image_ref, attempt, backoff).await
         }
         Step::StartContainer { container, id } => start_container(job, &container, id).await,
+        Step::PostStart { container, id } => hooks::post_start(job, &container, id).await,
         Step::StopContainer { container, id, grace, message, .. } => {
-            job.shared.event(&job.pod, Some(&container), Normal, "Killing", message);
-            let request = cri::StopContainerRequest { container_id: id, timeout: grace };
-            let patience = PATIENCE + Duration::from_secs(grace.unsigned_abs());
-            let stopped = gone_is_fine(call(patience, job.shared.cri.stop_container(request)).await);
-            stopped.map(|()| Fact::Done).map_err(|status| Trouble::new("FailedKillPod", words(&status)))
+            hooks::stop_container(job, &container, id, grace, message).await
         }
         Step::StopSandbox { id } => {
             let request = cri::StopPodSandboxRequest { pod_sandbox_id: id };
@@ -166,7 +171,9 @@ pub(crate) async fn carry_out(job: Job) -> Result<Fact, Trouble> {
             let cleared = blocking(move || files::clear(&job.shared, &job.pod));
             cleared.await.map(|()| Fact::Done).map_err(|error| Trouble::new("FailedRemove", error))
         }
-        Step::Abandon(_) | Step::ReportGone | Step::Wait { .. } | Step::Refuse { .. } => Ok(Fact::Done),
+        Step::PreStop { .. } | Step::Abandon(_) | Step::ReportGone | Step::Wait { .. } | Step::Refuse { .. } => {
+            Ok(Fact::Done)
+        }
     }
 }
 
@@ -212,7 +219,7 @@ async fn create_sandbox(job: Job, attempt: u32) -> Result<Fact, Trouble> {
     made.map(|response| Fact::Sandbox(response.pod_sandbox_id)).map_err(|status| failed(words(&status)))
 }
 
-fn declared<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
+pub(crate) fn declared<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
     berth_agent_core::qos::containers(pod.spec.as_ref()?).find(|container| container.name == name)
 }
 
@@ -234,6 +241,8 @@ async fn create_container(
     let facts = job.shared.env_facts(job.ips.clone());
     let env = env::variables(&job.pod, container, &found, &facts).map_err(|error| config_error(error.to_string()))?;
 
+    let parts = container::sub_paths(container, &env).map_err(config_error)?;
+    let sub_paths = sub_paths(&job, name, parts).await.map_err(config_error)?;
     let (shared, pod, ips, of) = (job.shared.clone(), job.pod.clone(), job.ips.clone(), name.to_owned());
     let made = blocking(move || {
         let termination = files::prepare_container(&shared, &pod, &of, attempt)?;
@@ -249,6 +258,7 @@ async fn create_container(
         image_user: &job.image_user,
         env,
         volumes: &job.volumes,
+        sub_paths: &sub_paths,
         hosts_file: Some(&hosts_file),
         termination_file: &termination_file,
         policy: &policy,
@@ -278,6 +288,30 @@ async fn create_container(
         user: None,
         log_path,
     })))
+}
+
+/// Mounts the parts of volumes that a container asks for: by index in `volumeMounts`, where they lie.
+async fn sub_paths(
+    job: &Job,
+    container: &str,
+    parts: Vec<(usize, String, String)>,
+) -> Result<BTreeMap<usize, PathBuf>, String> {
+    if parts.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let (shared, pod, volumes, container) =
+        (job.shared.clone(), job.pod.clone(), job.volumes.clone(), container.to_owned());
+    blocking(move || {
+        let mut out = BTreeMap::new();
+        for (index, volume, path) in parts {
+            // A volume that is not there is told where the mounts are made.
+            let Some((source, _)) = volumes.get(&volume) else { continue };
+            let sub = SubPath { uid: names::uid(&pod), volume: &volume, container: &container, index, path: &path };
+            out.insert(index, berth_volumes::bind_sub_path(&shared.config.root_dir, source, sub)?);
+        }
+        Ok::<_, SubPathError>(out)
+    })
+    .await
 }
 
 fn hosts_content(shared: &Shared, pod: &Pod, ips: &[String]) -> String {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use berth_cri_proto::v1::image_service_client::ImageServiceClient;
@@ -10,12 +11,13 @@ use berth_cri_proto::v1::image_service_server::ImageService;
 use berth_cri_proto::v1::runtime_service_client::RuntimeServiceClient;
 use berth_cri_proto::v1::runtime_service_server::RuntimeService;
 use berth_cri_proto::v1::{self as cri};
+use berth_probes::{Exec, ExecError, Ran};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 /// The largest message that a runtime may send (the kubelet's own limit).
 const MESSAGE_LIMIT: usize = 16 << 20;
@@ -131,6 +133,8 @@ calls! {
     RuntimeService runtime version(VersionRequest) -> VersionResponse;
     /// Whether the runtime and its network are ready.
     RuntimeService runtime status(StatusRequest) -> StatusResponse;
+    /// How the runtime is set up: which cgroup driver it works with.
+    RuntimeService runtime runtime_config(RuntimeConfigRequest) -> RuntimeConfigResponse;
     /// Makes a sandbox with its network.
     RuntimeService runtime run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse;
     /// Stops whatever runs in a sandbox and takes its network down.
@@ -153,8 +157,36 @@ calls! {
     RuntimeService runtime list_containers(ListContainersRequest) -> ListContainersResponse;
     /// One container.
     RuntimeService runtime container_status(ContainerStatusRequest) -> ContainerStatusResponse;
+    /// Runs a command in a container.
+    RuntimeService runtime exec_sync(ExecSyncRequest) -> ExecSyncResponse;
     /// Whether an image is there.
     ImageService image image_status(ImageStatusRequest) -> ImageStatusResponse;
     /// Fetches an image.
     ImageService image pull_image(PullImageRequest) -> PullImageResponse;
+}
+
+/// How long a runtime may take to tell that a command has run out of its time.
+const EXEC_PATIENCE: Duration = Duration::from_secs(120);
+
+#[async_trait]
+impl Exec for Cri {
+    async fn exec(&self, id: &str, command: &[String], timeout: Option<Duration>) -> Result<Ran, ExecError> {
+        let seconds = timeout.map_or(0, |limit| limit.as_secs().max(1));
+        let late = || ExecError::TimedOut(format!("{:?} timed out after {seconds}s", command.join(" ")));
+        let request = cri::ExecSyncRequest {
+            container_id: id.to_owned(),
+            cmd: command.to_vec(),
+            timeout: i64::try_from(seconds).unwrap_or(i64::MAX),
+        };
+        let call = self.exec_sync(request);
+        let answer = match timeout {
+            Some(limit) => tokio::time::timeout(limit + EXEC_PATIENCE, call).await.map_err(|_| late())?,
+            None => call.await,
+        };
+        match answer {
+            Ok(ran) => Ok(Ran { code: ran.exit_code, stdout: ran.stdout, stderr: ran.stderr }),
+            Err(status) if status.code() == Code::DeadlineExceeded => Err(late()),
+            Err(status) => Err(ExecError::Failed(status.message().to_owned())),
+        }
+    }
 }

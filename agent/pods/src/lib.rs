@@ -10,6 +10,7 @@ mod cri;
 mod files;
 mod observe;
 mod pods;
+mod probing;
 mod publisher;
 mod shared;
 mod worker;

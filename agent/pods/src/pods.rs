@@ -376,6 +376,13 @@ impl Pods {
         }
     }
 
+    /// As [`Pods::stop_all`], with what the runtime and the disk hold of pods that nobody has declared: for a node that
+    /// leaves its cluster.
+    pub async fn clear(self: &Arc<Self>) {
+        Arc::clone(self).sweep().await;
+        self.stop_all().await;
+    }
+
     /// Ends the workers and leaves the containers alone.
     pub async fn close(&self) {
         let workers = {

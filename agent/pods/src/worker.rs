@@ -1,5 +1,7 @@
 //! One pod's worker: looks, asks the core, begins steps, looks again.
 
+mod tend;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +16,9 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, Id, JoinError, JoinHandle, JoinSet};
 
 use crate::carry::{Fact, Job, Trouble, Volumes, carry_out};
+use crate::probing::Report;
 use crate::shared::{Shared, now};
+use crate::worker::tend::Tended;
 use crate::{EventKind, observe};
 
 /// How long to wait before the runtime is asked again after it did not answer.
@@ -63,6 +67,9 @@ pub(crate) struct Worker {
     /// What each job is about.
     running: BTreeMap<Id, (Target, Step, AbortHandle)>,
     maintain: Option<JoinHandle<()>>,
+    /// What is under way beside the steps for each instance.
+    tended: Tended,
+    reports: mpsc::UnboundedReceiver<Report>,
     /// Whether what was seen is all there is.
     looked: bool,
 }
@@ -78,18 +85,23 @@ impl Worker {
                 view.status.clone()
             }
         };
+        let (tended, reports) = Tended::new();
+        let mut seen = Seen { published, ..Seen::default() };
+        tend::recall(&mut seen);
         Self {
             shared,
             view,
             pod,
             gone,
             leftover,
-            seen: Seen { published, ..Seen::default() },
+            seen,
             volumes: Arc::default(),
             image_users: BTreeMap::new(),
             jobs: JoinSet::new(),
             running: BTreeMap::new(),
             maintain: None,
+            tended,
+            reports,
             looked: false,
         }
     }
@@ -109,6 +121,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 Some(done) = self.jobs.join_next_with_id() => self.done(done).await,
+                Some(report) = self.reports.recv() => tend::hear(&mut self.seen, &report),
                 message = inbox.recv() => match message {
                     Some(message) => {
                         self.hear(message).await;
@@ -162,6 +175,7 @@ impl Worker {
         if ending && self.seen.memory.ending_since.is_none() {
             self.seen.memory.ending_since = Some(now);
         }
+        self.tend(ending);
         let plan = plan(&desired, &self.seen, now);
         for planned in &plan.steps {
             tracing::debug!(pod = names::describe(&self.pod), step = ?planned.step, why = planned.why, "step");
@@ -174,6 +188,11 @@ impl Worker {
     fn begin(&mut self, step: Step) {
         match &step {
             Step::Wait { .. } | Step::Refuse { .. } => return,
+            Step::PreStop { container, id } => {
+                self.seen.memory.pre_stopped.insert(id.clone());
+                self.pre_stop(container, id);
+                return;
+            }
             Step::Abandon(target) => {
                 for (_, _, handle) in self.running.values().filter(|(of, _, _)| of == target) {
                     handle.abort();
@@ -209,6 +228,11 @@ impl Worker {
             volumes: self.volumes.clone(),
             image_user: container.and_then(|name| self.image_users.get(name)).cloned().unwrap_or_default(),
             instance,
+            ended: self.tended.ended(&step),
+            pre_stop: match &step {
+                Step::StopContainer { container, id, .. } => self.pre_stop(container, id),
+                _ => None,
+            },
             step: step.clone(),
         };
         // What fills the volumes must have ended before they are taken away.
@@ -256,6 +280,9 @@ impl Worker {
             }
             Err(trouble) => {
                 tracing::info!(pod = names::describe(&self.pod), ?step, error = trouble.message, "step failed");
+                if let Step::PostStart { id, .. } = &step {
+                    self.seen.memory.hooks.insert(id.clone(), false);
+                }
                 self.seen.memory.failed(target, trouble.reason, trouble.message, trouble.permanent, now());
                 // What the failed step left behind must be seen.
                 self.look(None).await;

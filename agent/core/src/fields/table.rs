@@ -66,17 +66,17 @@ static CONTAINER: Type = kind(
         ("envFrom", Nested(&ENV_FROM_SOURCE)),
         ("image", Done),
         ("imagePullPolicy", Done),
-        ("lifecycle", Refused),
-        ("livenessProbe", Refused),
+        ("lifecycle", Nested(&LIFECYCLE)),
+        ("livenessProbe", Nested(&PROBE)),
         ("name", Done),
         ("ports", Nested(&CONTAINER_PORT)),
-        ("readinessProbe", Refused),
+        ("readinessProbe", Nested(&PROBE)),
         ("resizePolicy", Done), // matters when a resize is asked for, which is not implemented
         ("resources", Nested(&RESOURCE_REQUIREMENTS)),
-        ("restartPolicy", Refused),
+        ("restartPolicy", Done),
         ("restartPolicyRules", Refused),
         ("securityContext", Nested(&SECURITY_CONTEXT)),
-        ("startupProbe", Refused),
+        ("startupProbe", Nested(&PROBE)),
         ("stdin", Refused),
         ("stdinOnce", Refused),
         ("terminationMessagePath", Done),
@@ -87,6 +87,59 @@ static CONTAINER: Type = kind(
         ("workingDir", Done),
     ],
 );
+
+static PROBE: Type = kind(
+    "Probe",
+    &[
+        ("exec", Nested(&EXEC_ACTION)),
+        ("failureThreshold", Done),
+        ("grpc", Nested(&GRPC_ACTION)),
+        ("httpGet", Nested(&HTTP_GET_ACTION)),
+        ("initialDelaySeconds", Done),
+        ("periodSeconds", Done),
+        ("successThreshold", Done),
+        ("tcpSocket", Nested(&TCP_SOCKET_ACTION)),
+        ("terminationGracePeriodSeconds", Done),
+        ("timeoutSeconds", Done),
+    ],
+);
+
+static LIFECYCLE: Type = kind(
+    "Lifecycle",
+    &[("postStart", Nested(&LIFECYCLE_HANDLER)), ("preStop", Nested(&LIFECYCLE_HANDLER)), ("stopSignal", Done)],
+);
+
+static LIFECYCLE_HANDLER: Type = kind(
+    "LifecycleHandler",
+    &[
+        ("exec", Nested(&EXEC_ACTION)),
+        ("httpGet", Nested(&HTTP_GET_ACTION)),
+        ("sleep", Nested(&SLEEP_ACTION)),
+        ("tcpSocket", Nested(&TCP_SOCKET_ACTION)), // deprecated by the API: fails when it runs
+    ],
+);
+
+static EXEC_ACTION: Type = kind("ExecAction", &[("command", Done)]);
+
+static GRPC_ACTION: Type = kind("GRPCAction", &[("mode", Done), ("port", Done), ("service", Done)]);
+
+static HTTP_GET_ACTION: Type = kind(
+    "HTTPGetAction",
+    &[
+        ("host", Done),
+        ("httpHeaders", Nested(&HTTP_HEADER)),
+        ("path", Done),
+        ("port", Done),
+        ("protocol", Done),
+        ("scheme", Done),
+    ],
+);
+
+static HTTP_HEADER: Type = kind("HTTPHeader", &[("name", Done), ("value", Done)]);
+
+static SLEEP_ACTION: Type = kind("SleepAction", &[("seconds", Done)]);
+
+static TCP_SOCKET_ACTION: Type = kind("TCPSocketAction", &[("host", Done), ("port", Done)]);
 
 static CONTAINER_PORT: Type = kind(
     "ContainerPort",
@@ -197,8 +250,8 @@ static VOLUME_MOUNT: Type = kind(
         ("name", Done),
         ("readOnly", Done),
         ("recursiveReadOnly", Only(&["Disabled", "IfPossible"])),
-        ("subPath", Refused),
-        ("subPathExpr", Refused),
+        ("subPath", Done),
+        ("subPathExpr", Done),
     ],
 );
 

@@ -1,12 +1,15 @@
 //! The end of a pod: its containers with grace, its sandbox, and, once it is deleted, everything else.
 
+use k8s_openapi::api::core::v1::PodSpec;
+
+use super::role::{has_pre_stop, may_stop};
 use super::{End, Plan, Step, Target};
 use crate::{Moment, Presence, Seen};
 
-pub(super) fn plan(seen: &Seen, end: &End, now: Moment, plan: &mut Plan) {
+pub(super) fn plan(spec: Option<&PodSpec>, seen: &Seen, end: &End, now: Moment, plan: &mut Plan) {
     abandon(seen, end, plan);
     let began = seen.memory.ending_since.unwrap_or(now);
-    let running = stop_containers(seen, end, began, now, plan);
+    let running = stop_containers(spec, seen, end, began, now, plan);
     // A container or sandbox that is just being made must be seen before it can be ended.
     let making = seen.busy.iter().any(|(target, _)| matches!(target, Target::Container(_) | Target::Sandbox));
     if running || making {
@@ -24,13 +27,27 @@ fn abandon(seen: &Seen, end: &End, plan: &mut Plan) {
     }
 }
 
-/// Asks every running container to end; `true` while any runs.
-fn stop_containers(seen: &Seen, end: &End, began: Moment, now: Moment, plan: &mut Plan) -> bool {
+/// Asks every running container to end, each in its turn; `true` while any runs.
+fn stop_containers(
+    spec: Option<&PodSpec>,
+    seen: &Seen,
+    end: &End,
+    began: Moment,
+    now: Moment,
+    plan: &mut Plan,
+) -> bool {
     let deadline = began.plus_seconds(end.grace);
     let grace = deadline.seconds_from(now).max(1);
     let mut running = false;
     for container in seen.containers.iter().filter(|container| container.may_run()) {
         running = true;
+        if !may_stop(spec, &container.name, seen) {
+            // Hooks wait for nobody: the grace period has begun for all.
+            if has_pre_stop(spec, &container.name) && !seen.memory.pre_stopped.contains(&container.id) {
+                plan.push(Step::PreStop { container: container.name.clone(), id: container.id.clone() }, end.why);
+            }
+            continue;
+        }
         let step = Step::StopContainer {
             container: container.name.clone(),
             id: container.id.clone(),

@@ -2,7 +2,9 @@
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
+use super::role::{initialized, is_sidecar, lets_next, may_stop, policy, starts_again};
 use super::{Desired, Plan, Step, Target};
+use crate::probe::Kind;
 use crate::seen::{ERROR_SHOWN, SeenContainer, State};
 use crate::{Moment, Presence, Seen, backoff};
 
@@ -15,7 +17,7 @@ const SANDBOX_BACKOFF: i64 = 60;
 pub(super) fn plan(desired: &Desired, seen: &Seen, now: Moment, plan: &mut Plan) {
     let Some(spec) = desired.spec() else { return };
     if is_done(spec, seen) {
-        rest(seen, now, plan);
+        rest(spec, seen, now, plan);
     } else {
         match sandbox_need(spec, seen) {
             SandboxNeed::Usable(id) => in_sandbox(spec, &id, seen, now, plan),
@@ -57,20 +59,12 @@ pub(crate) fn sandbox_need(spec: &PodSpec, seen: &Seen) -> SandboxNeed {
     SandboxNeed::Fresh { attempt: newest.attempt.saturating_add(1), why }
 }
 
-/// Whether a container that ended with `code` starts again.
-pub(crate) fn restarts(spec: &PodSpec, init: bool, code: i32) -> bool {
-    match spec.restart_policy.as_deref().unwrap_or("Always") {
-        "Never" => false,
-        "OnFailure" => code != 0,
-        // An init container that succeeded is done whatever the policy.
-        _ => !(init && code == 0),
-    }
-}
-
 /// Whether every container has ended for good, or an init container has failed for good.
 pub(crate) fn is_done(spec: &PodSpec, seen: &Seen) -> bool {
     let ended_for_good = |container: &Container, init| {
-        seen.latest(&container.name).and_then(SeenContainer::exit_code).is_some_and(|code| !restarts(spec, init, code))
+        seen.latest(&container.name)
+            .and_then(|latest| Some((latest, latest.exit_code()?)))
+            .is_some_and(|(latest, code)| !starts_again(spec, container, init, latest, code, seen))
     };
     let init_failed = spec.init_containers.iter().flatten().any(|container| {
         ended_for_good(container, true) && seen.latest(&container.name).and_then(SeenContainer::exit_code) != Some(0)
@@ -81,16 +75,22 @@ pub(crate) fn is_done(spec: &PodSpec, seen: &Seen) -> bool {
     (init_failed || all_ended) && !lives
 }
 
-/// Whether main containers may start: there are no init containers, or a main one was made in this sandbox already.
-pub(crate) fn initialized(spec: &PodSpec, sandbox: &str, seen: &Seen) -> bool {
-    let here = |name: &str| seen.containers.iter().find(|c| c.name == name && c.sandbox == sandbox);
-    spec.containers.iter().any(|container| here(&container.name).is_some())
-        || spec.init_containers.iter().flatten().all(|c| here(&c.name).and_then(SeenContainer::exit_code) == Some(0))
-}
-
 /// A pod that is done keeps its containers for their logs, and nothing that costs.
-fn rest(seen: &Seen, now: Moment, plan: &mut Plan) {
+fn rest(spec: &PodSpec, seen: &Seen, now: Moment, plan: &mut Plan) {
     const WHY: &str = "all containers have ended";
+    // Sidecars outlive the others, and then go in their own time.
+    let mut lives = false;
+    for container in seen.containers.iter().filter(|container| container.may_run()) {
+        lives = true;
+        if may_stop(Some(spec), &container.name, seen) {
+            let grace = grace(spec, None);
+            let message = format!("Stopping container {}", container.name);
+            plan.attempt(seen, now, stop(container, grace, now, message), WHY);
+        }
+    }
+    if lives {
+        return;
+    }
     let mut stopped = true;
     for sandbox in seen.sandboxes.iter().filter(|sandbox| !seen.memory.stopped.contains(&sandbox.id)) {
         stopped = false;
@@ -106,7 +106,7 @@ fn rest(seen: &Seen, now: Moment, plan: &mut Plan) {
 
 fn fresh_sandbox(spec: &PodSpec, attempt: u32, why: &'static str, seen: &Seen, now: Moment, plan: &mut Plan) {
     // What still runs in the old one goes first: no container may run twice.
-    let grace = spec.termination_grace_period_seconds.unwrap_or(30).max(super::MINIMUM_GRACE);
+    let grace = grace(spec, None);
     let mut clear = true;
     for container in seen.containers.iter().filter(|container| container.may_run()) {
         clear = false;
@@ -156,13 +156,14 @@ fn in_sandbox(spec: &PodSpec, sandbox: &str, seen: &Seen, now: Moment, plan: &mu
         plan.attempt(seen, now, Step::PrepareHost, "adopted");
     }
     prepare_volumes(seen, now, plan);
-    if !initialized(spec, sandbox, seen) {
-        for container in spec.init_containers.iter().flatten() {
-            let here = seen.containers.iter().find(|c| c.name == container.name && c.sandbox == sandbox);
-            if here.and_then(SeenContainer::exit_code) == Some(0) {
-                continue;
-            }
+    let initialized = initialized(spec, sandbox, seen);
+    let init = spec.init_containers.as_deref().unwrap_or_default();
+    for (index, container) in init.iter().enumerate() {
+        let passed = initialized || lets_next(init, index, sandbox, seen);
+        if is_sidecar(container) || !passed {
             advance(spec, container, true, sandbox, seen, now, plan);
+        }
+        if !passed {
             return;
         }
     }
@@ -200,12 +201,17 @@ fn advance(
     };
     match &latest.state {
         State::Running { .. } => {
-            keep_or_replace(spec, container, latest, seen, now, plan);
+            if unhooked(container, latest, seen) {
+                let step = Step::PostStart { container: container.name.clone(), id: latest.id.clone() };
+                plan.attempt(seen, now, step, "it has started");
+                return Progress::UnderWay;
+            }
+            keep_or_replace(spec, container, init, latest, seen, now, plan);
             Progress::Settled
         }
         State::Unknown => {
             // It may run: it must be ended before another one starts.
-            let grace = spec.termination_grace_period_seconds.unwrap_or(30).max(super::MINIMUM_GRACE);
+            let grace = grace(spec, None);
             let message = "Container is in \"unknown\" state, try killing it before restart".to_owned();
             plan.attempt(seen, now, stop(latest, grace, now, message), "its state is unknown");
             Progress::Settled
@@ -227,7 +233,7 @@ fn advance(
         State::Exited { finished, code, .. } => {
             // A new sandbox runs init containers again, whatever they did before.
             let rerun = init && latest.sandbox != sandbox;
-            if !rerun && !restarts(spec, init, *code) {
+            if !rerun && !starts_again(spec, container, init, latest, *code, seen) {
                 return Progress::Settled;
             }
             let due = finished.plus_seconds(backoff::delay(latest.backoff, latest.created, *finished));
@@ -304,21 +310,52 @@ fn image(container: &Container, seen: &Seen, now: Moment, plan: &mut Plan) -> Op
     None
 }
 
+/// Whether the instance `id` is through with its postStart hook, or has none.
+pub fn is_hooked(container: &Container, id: &str, seen: &Seen) -> bool {
+    let declared = container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some());
+    !declared || seen.memory.hooks.get(id) == Some(&true)
+}
+
+/// Whether the container's postStart hook has yet to run for this instance.
+pub(crate) fn unhooked(container: &Container, latest: &SeenContainer, seen: &Seen) -> bool {
+    let declared = container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some());
+    declared && !seen.memory.hooks.contains_key(&latest.id)
+}
+
 fn keep_or_replace(
     spec: &PodSpec,
     container: &Container,
+    init: bool,
     latest: &SeenContainer,
     seen: &Seen,
     now: Moment,
     plan: &mut Plan,
 ) {
     let image = container.image.as_deref().unwrap_or_default();
-    if latest.image.is_empty() || latest.image == image {
-        return;
+    let name = &container.name;
+    let subject = if init { "Init container" } else { "Container" };
+    if !latest.image.is_empty() && latest.image != image {
+        let message = format!("{subject} {name} definition changed, will be restarted");
+        plan.attempt(seen, now, stop(latest, grace(spec, None), now, message), "its image changed");
+    } else if seen.memory.hooks.get(&latest.id) == Some(&false) {
+        let message = "FailedPostStartHook".to_owned();
+        plan.attempt(seen, now, stop(latest, grace(spec, None), now, message), "its postStart hook failed");
+    } else if let Some(kind) = seen.health.get(&latest.id).and_then(|health| health.failed) {
+        let (what, why) = match kind {
+            Kind::Startup => ("startup", "its startup probe failed"),
+            Kind::Liveness | Kind::Readiness => ("liveness", "its liveness probe failed"),
+        };
+        let goes_on = !init && policy(spec, container) != "Never";
+        let after = if goes_on { ", will be restarted" } else { "" };
+        let message = format!("{subject} {name} failed {what} probe{after}");
+        let own = kind.of(container).and_then(|probe| probe.termination_grace_period_seconds);
+        plan.attempt(seen, now, stop(latest, grace(spec, own), now, message), why);
     }
-    let grace = spec.termination_grace_period_seconds.unwrap_or(30).max(super::MINIMUM_GRACE);
-    let message = format!("Container {} definition changed, will be restarted", container.name);
-    plan.attempt(seen, now, stop(latest, grace, now, message), "its image changed");
+}
+
+/// Seconds for a container to end: its probe's own, or its pod's.
+fn grace(spec: &PodSpec, own: Option<i64>) -> i64 {
+    own.or(spec.termination_grace_period_seconds).unwrap_or(30).max(super::MINIMUM_GRACE)
 }
 
 fn stop(container: &SeenContainer, grace: i64, now: Moment, message: String) -> Step {

@@ -90,6 +90,8 @@ fn steps(plan: &Plan) -> Vec<String> {
         Step::PullImage { container, .. } => format!("pull {container}"),
         Step::CreateContainer { container, attempt, backoff, .. } => format!("create {container} {attempt} b{backoff}"),
         Step::StartContainer { id, .. } => format!("start {id}"),
+        Step::PostStart { id, .. } => format!("post-start {id}"),
+        Step::PreStop { id, .. } => format!("pre-stop {id}"),
         Step::StopContainer { id, grace, .. } => format!("stop {id} {grace}"),
         Step::StopSandbox { id } => format!("stop-sandbox {id}"),
         Step::RemoveContainer { id, .. } => format!("remove {id}"),

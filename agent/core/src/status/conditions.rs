@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ContainerStatus, PodCondition};
 
-use crate::plan::{Desired, SandboxNeed, sandbox_need};
+use crate::plan::{Desired, SandboxNeed, is_sidecar, sandbox_need};
 use crate::{Moment, Seen};
 
 /// What the agent owns; every other condition is left as the API has it.
@@ -35,11 +35,13 @@ pub(super) fn of(
     let declared = desired.pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
     let mut out: Vec<PodCondition> =
         declared.iter().filter(|condition| !OWN.contains(&condition.type_.as_str())).cloned().collect();
-    let containers = containers_ready(phase, main);
-    let ready = ready(desired, &out, phase, main);
+    let sidecars: Vec<&ContainerStatus> = init.iter().filter(|status| sidecar(desired, &status.name)).collect();
+    let serving: Vec<&ContainerStatus> = sidecars.iter().copied().chain(main).collect();
+    let containers = containers_ready(phase, &serving);
+    let ready = ready(desired, &out, phase, &serving);
     let verdicts = [
         ("PodReadyToStartContainers", sandbox(desired, seen)),
-        ("Initialized", initialized(phase, init, main)),
+        ("Initialized", initialized(phase, init, &sidecars, main)),
         ("Ready", ready),
         ("ContainersReady", containers),
         ("PodScheduled", Verdict::holds()),
@@ -48,6 +50,11 @@ pub(super) fn of(
         out.push(condition(desired, seen, type_, verdict, now));
     }
     out
+}
+
+fn sidecar(desired: &Desired, name: &str) -> bool {
+    let init = desired.spec().and_then(|spec| spec.init_containers.as_ref());
+    init.into_iter().flatten().any(|container| container.name == name && is_sidecar(container))
 }
 
 fn condition(desired: &Desired, seen: &Seen, type_: &str, verdict: Verdict, now: Moment) -> PodCondition {
@@ -82,7 +89,12 @@ fn names<'a>(list: impl Iterator<Item = &'a ContainerStatus>) -> Option<String> 
     (!names.is_empty()).then(|| format!("[{}]", names.join(" ")))
 }
 
-fn initialized(phase: &str, init: &[ContainerStatus], main: &[ContainerStatus]) -> Verdict {
+fn initialized(
+    phase: &str,
+    init: &[ContainerStatus],
+    sidecars: &[&ContainerStatus],
+    main: &[ContainerStatus],
+) -> Verdict {
     if phase == "Succeeded" {
         return Verdict { holds: true, reason: Some("PodCompleted"), message: None };
     }
@@ -95,7 +107,11 @@ fn initialized(phase: &str, init: &[ContainerStatus], main: &[ContainerStatus]) 
     if main.iter().any(started) {
         return Verdict::holds();
     }
-    match names(init.iter().filter(|status| !status.ready)) {
+    let done = |status: &ContainerStatus| {
+        let sidecar = sidecars.iter().any(|sidecar| sidecar.name == status.name);
+        if sidecar { status.started == Some(true) } else { status.ready }
+    };
+    match names(init.iter().filter(|status| !done(status))) {
         Some(list) => {
             Verdict::not("ContainersNotInitialized", Some(format!("containers with incomplete status: {list}")))
         }
@@ -103,20 +119,20 @@ fn initialized(phase: &str, init: &[ContainerStatus], main: &[ContainerStatus]) 
     }
 }
 
-fn containers_ready(phase: &str, main: &[ContainerStatus]) -> Verdict {
+fn containers_ready(phase: &str, serving: &[&ContainerStatus]) -> Verdict {
     match phase {
         "Succeeded" => return Verdict::not("PodCompleted", None),
         "Failed" => return Verdict::not("PodFailed", None),
         _ => {}
     }
-    match names(main.iter().filter(|status| !status.ready)) {
+    match names(serving.iter().copied().filter(|status| !status.ready)) {
         Some(list) => Verdict::not("ContainersNotReady", Some(format!("containers with unready status: {list}"))),
         None => Verdict::holds(),
     }
 }
 
-fn ready(desired: &Desired, others: &[PodCondition], phase: &str, main: &[ContainerStatus]) -> Verdict {
-    let containers = containers_ready(phase, main);
+fn ready(desired: &Desired, others: &[PodCondition], phase: &str, serving: &[&ContainerStatus]) -> Verdict {
+    let containers = containers_ready(phase, serving);
     if !containers.holds {
         return containers;
     }

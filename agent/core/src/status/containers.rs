@@ -5,7 +5,8 @@ use k8s_openapi::api::core::v1::{
     ContainerUser, LinuxContainerUser, PodSpec, VolumeMountStatus,
 };
 
-use crate::plan::{Desired, Target, restarts};
+use crate::plan::{Desired, Target, is_sidecar, starts_again, unhooked};
+use crate::probe::Health;
 use crate::seen::{ERROR_SHOWN, Failure, SeenContainer, State};
 use crate::{Moment, Seen, backoff, names};
 
@@ -69,15 +70,15 @@ fn one(
     let old = old_status(seen, &container.name, init);
     let mut instances = seen.containers.iter().filter(|candidate| candidate.name == container.name);
     let mut status = match instances.next() {
-        Some(latest) => seen_status(desired, spec, container, latest, instances.next(), old),
+        Some(latest) => seen_status(desired, seen, container, latest, instances.next(), old),
         None => unseen_status(desired, seen, spec, container, init, old),
     };
     overlay(desired, seen, spec, container, init, &mut status, now);
     let running = status.state.as_ref().is_some_and(|state| state.running.is_some());
     let succeeded = status.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(|ended| ended.exit_code == 0);
-    status.started = Some(running);
-    // Probes are refused by the table of fields: a running container is a ready one.
-    status.ready = if init { succeeded } else { running };
+    let health = seen.latest(&container.name).filter(|_| running).map(|at| Health::of(container, &at.id, seen));
+    status.started = Some(health.is_some_and(|health| health.started));
+    status.ready = if init && !is_sidecar(container) { succeeded } else { health.is_some_and(|health| health.ready) };
     status.volume_mounts = mounts(container);
     status
 }
@@ -85,7 +86,7 @@ fn one(
 /// What a container shows that exists.
 fn seen_status(
     desired: &Desired,
-    spec: &PodSpec,
+    seen: &Seen,
     container: &Container,
     latest: &SeenContainer,
     previous: Option<&SeenContainer>,
@@ -100,7 +101,15 @@ fn seen_status(
             lost("The container could not be located when the pod was terminated")
         }
         (State::Unknown, None) => waiting("ContainerCreating", None),
-        (State::Created, _) => waiting(initial_reason(spec), None),
+        (State::Created, _) => waiting(initial_reason(desired.spec()), None),
+        // It counts as running once its postStart hook has ended.
+        (State::Running { .. }, _) if unhooked(container, latest, seen) => {
+            waiting(initial_reason(desired.spec()), None)
+        }
+        (State::Running { .. }, _) if seen.memory.hooks.get(&latest.id) == Some(&false) => {
+            let failure = seen.memory.failures.get(&Target::Container(container.name.clone()));
+            waiting("PostStartHookError", failure.map(|failure| failure.message.clone()))
+        }
         _ => state(desired, latest),
     };
     if state.terminated.is_some() && latest.attempt == 0 && previous.is_none() && old.is_none() {
@@ -153,7 +162,7 @@ fn unseen_status(
     let mut status = ContainerStatus {
         name: container.name.clone(),
         image: container.image.clone().unwrap_or_default(),
-        state: Some(waiting(initial_reason(spec), None)),
+        state: Some(waiting(initial_reason(Some(spec)), None)),
         restart_count: old.map_or(0, |old| old.restart_count),
         last_state: old.and_then(|old| old.last_state.clone()),
         ..ContainerStatus::default()
@@ -184,8 +193,8 @@ fn unseen_status(
     status
 }
 
-fn initial_reason(spec: &PodSpec) -> &'static str {
-    if spec.init_containers.as_ref().is_some_and(|list| !list.is_empty()) {
+fn initial_reason(spec: Option<&PodSpec>) -> &'static str {
+    if spec.and_then(|spec| spec.init_containers.as_ref()).is_some_and(|list| !list.is_empty()) {
         "PodInitializing"
     } else {
         "ContainerCreating"
@@ -256,7 +265,9 @@ fn overlay(
     let to_start = match latest.map(|latest| &latest.state) {
         None | Some(State::Created) => true,
         Some(State::Running { .. } | State::Unknown) => false,
-        Some(State::Exited { code, .. }) => restarts(spec, init, *code),
+        Some(State::Exited { code, .. }) => {
+            latest.is_some_and(|latest| starts_again(spec, container, init, latest, *code, seen))
+        }
     };
     let ended_before = status.state.as_ref().is_some_and(|state| state.terminated.is_some());
     if !to_start || (latest.is_none() && ended_before) || crate::plan::end(desired, seen, now).is_some() {
@@ -311,7 +322,7 @@ fn why_not(
     }
     // Volumes and sandboxes that fail for a while leave the pod in ContainerCreating; the reason is there to read.
     let shared = failure(Target::Volumes).or_else(|| failure(Target::Sandbox)).or_else(|| failure(Target::Host))?;
-    let initializing = desired.spec().map(initial_reason).unwrap_or("ContainerCreating");
+    let initializing = initial_reason(desired.spec());
     Some((initializing, shared.message.clone()))
 }
 

@@ -2,7 +2,8 @@
 
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, PodSpec};
 
-use crate::plan::restarts;
+use crate::Seen;
+use crate::plan::{is_sidecar, restarts, starts_again};
 
 /// How a container counts for the phase.
 enum Counts {
@@ -26,13 +27,26 @@ fn counts(status: &ContainerStatus) -> Counts {
 }
 
 /// Pending, Running, Succeeded or Failed. `terminated`: the pod is to end, and nothing of it runs any more.
-pub(super) fn of(spec: &PodSpec, init: &[ContainerStatus], main: &[ContainerStatus], terminated: bool) -> &'static str {
-    let mut init_pending = false;
+pub(super) fn of(
+    spec: &PodSpec,
+    seen: &Seen,
+    init: &[ContainerStatus],
+    main: &[ContainerStatus],
+    terminated: bool,
+) -> &'static str {
+    let (mut init_pending, mut sidecars) = (false, 0);
     for status in init {
+        let Some(container) = spec.init_containers.iter().flatten().find(|c| c.name == status.name) else { continue };
+        if is_sidecar(container) {
+            let running = matches!(counts(status), Counts::Running);
+            sidecars += usize::from(running);
+            init_pending |= matches!(counts(status), Counts::Waiting) || (running && status.started != Some(true));
+            continue;
+        }
         match counts(status) {
             Counts::Waiting | Counts::Running => init_pending = true,
             Counts::Stopped(0) => {}
-            Counts::Stopped(code) if !restarts(spec, true, code) => return "Failed",
+            Counts::Stopped(code) if !restarts(spec, container, true, code) => return "Failed",
             // It failed and starts again.
             Counts::Stopped(_) => init_pending = true,
         }
@@ -45,7 +59,12 @@ pub(super) fn of(spec: &PodSpec, init: &[ContainerStatus], main: &[ContainerStat
             Counts::Stopped(code) => {
                 stopped += 1;
                 succeeded += usize::from(code == 0);
-                final_ += usize::from(!restarts(spec, false, code));
+                let container = spec.containers.iter().find(|container| container.name == status.name);
+                let again = container.is_some_and(|container| match seen.latest(&status.name) {
+                    Some(latest) => starts_again(spec, container, false, latest, code, seen),
+                    None => restarts(spec, container, false, code),
+                });
+                final_ += usize::from(!again);
             }
         }
     }
@@ -54,7 +73,7 @@ pub(super) fn of(spec: &PodSpec, init: &[ContainerStatus], main: &[ContainerStat
     }
     if waiting > 0 || main.is_empty() || (init_pending && running == 0 && stopped == 0) {
         "Pending"
-    } else if running > 0 || final_ < stopped {
+    } else if running + sidecars > 0 || final_ < stopped {
         "Running"
     } else if succeeded == stopped {
         "Succeeded"

@@ -352,14 +352,11 @@ fn reasons_of_failure_stay() {
 
 #[test]
 fn a_refused_field_is_named() {
-    let pod = desired(json!({"containers": [{"name": "a", "image": "a:1", "readinessProbe": {"exec": {}}}]}));
+    let pod = desired(json!({"containers": [{"name": "a", "image": "a:1", "stdin": true}]}));
     let status = status(&pod, &Seen::default(), NOW);
     let waiting = first(&status.container_statuses).state.clone().and_then(|state| state.waiting).expect("waiting");
     assert_eq!(waiting.reason.as_deref(), Some("CreateContainerConfigError"));
-    assert_eq!(
-        waiting.message.as_deref(),
-        Some("spec.containers[0].readinessProbe: Berth does not implement this field")
-    );
+    assert_eq!(waiting.message.as_deref(), Some("spec.containers[0].stdin: Berth does not implement this field"));
     assert_eq!(status.phase.as_deref(), Some("Pending"));
 }
 
@@ -392,4 +389,56 @@ fn host_network_pods_have_the_nodes_addresses() {
     let status = status(&pod, &known, NOW);
     assert_eq!(status.pod_ip.as_deref(), Some("192.0.2.1"));
     assert!(holds(&status, "PodReadyToStartContainers"));
+}
+
+#[test]
+fn probes_decide_what_is_started_and_ready() {
+    let pod = desired(json!({"containers": [{"name": "a", "image": "a:1", "startupProbe": {}, "readinessProbe": {}}]}));
+    let mut known = seen(vec![container("a", 0, running())]);
+    // The kubelet's rule: nothing is ready before its probes have run.
+    for (health, started, ready) in
+        [(None, false, false), (Some((true, false)), true, false), (Some((true, true)), true, true)]
+    {
+        if let Some((started, ready)) = health {
+            known.health.insert("a0".into(), crate::probe::Health { started, ready, failed: None });
+        }
+        let status = status(&pod, &known, NOW);
+        let container = first(&status.container_statuses);
+        assert_eq!((container.started, container.ready), (Some(started), ready));
+        assert_eq!((holds(&status, "Ready"), holds(&status, "ContainersReady")), (ready, ready));
+        assert_eq!(status.phase.as_deref(), Some("Running"));
+    }
+}
+
+#[test]
+fn a_container_shows_as_running_once_its_hook_is_through() {
+    let hook = json!({"postStart": {"sleep": {"seconds": 1}}});
+    let pod = desired(json!({"containers": [{"name": "a", "image": "a:1", "lifecycle": hook}]}));
+    let mut known = seen(vec![container("a", 0, running())]);
+    assert_eq!(short(first(&status(&pod, &known, NOW).container_statuses).state.as_ref()), "waiting ContainerCreating");
+    known.memory.hooks.insert("a0".into(), false);
+    assert_eq!(
+        short(first(&status(&pod, &known, NOW).container_statuses).state.as_ref()),
+        "waiting PostStartHookError"
+    );
+    known.memory.hooks.insert("a0".into(), true);
+    assert_eq!(short(first(&status(&pod, &known, NOW).container_statuses).state.as_ref()), "running");
+}
+
+#[test]
+fn sidecars_count_for_readiness_and_for_the_start() {
+    let pod = desired(
+        json!({"initContainers": [{"name": "s", "image": "s:1", "restartPolicy": "Always", "readinessProbe": {}}],
+        "containers": [{"name": "a", "image": "a:1"}]}),
+    );
+    let mut known = seen(vec![container("s", 0, running())]);
+    let early = status(&pod, &known, NOW);
+    assert_eq!((early.phase.as_deref(), holds(&early, "Initialized")), (Some("Pending"), true));
+    known.containers.insert(0, container("a", 0, running()));
+    let unready = status(&pod, &known, NOW);
+    assert_eq!((unready.phase.as_deref(), holds(&unready, "Ready")), (Some("Running"), false));
+    assert_eq!(condition(&unready, "Ready").message.as_deref(), Some("containers with unready status: [s]"));
+    known.health.insert("s0".into(), crate::probe::Health { started: true, ready: true, failed: None });
+    let ready = status(&pod, &known, NOW);
+    assert!(holds(&ready, "Ready") && first(&ready.init_container_statuses).ready);
 }

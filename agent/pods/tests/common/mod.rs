@@ -28,6 +28,8 @@ struct World {
     failures: HashMap<&'static str, Vec<Status>>,
     /// Containers that ignore their stop signal until told.
     stubborn: bool,
+    /// By command: the code that it exits with; `None` is never. Commands that nobody knows succeed.
+    commands: HashMap<String, Option<i32>>,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,11 @@ impl Runtime {
 
     pub(crate) fn fail(&self, call: &'static str, status: Status) {
         self.world.lock().expect("world").failures.entry(call).or_default().push(status);
+    }
+
+    /// What the command `name` exits with from now on; `None`: not before its container does.
+    pub(crate) fn command(&self, name: &str, code: Option<i32>) {
+        self.world.lock().expect("world").commands.insert(name.to_owned(), code);
     }
 
     pub(crate) fn stubborn(&self) {
@@ -143,6 +150,10 @@ impl Calls for Runtime {
 
     async fn status(&self, _: cri::StatusRequest) -> Result<cri::StatusResponse, Status> {
         Ok(cri::StatusResponse::default())
+    }
+
+    async fn runtime_config(&self, _: cri::RuntimeConfigRequest) -> Result<cri::RuntimeConfigResponse, Status> {
+        Ok(cri::RuntimeConfigResponse::default())
     }
 
     async fn run_pod_sandbox(&self, request: cri::RunPodSandboxRequest) -> Result<cri::RunPodSandboxResponse, Status> {
@@ -281,6 +292,24 @@ impl Calls for Runtime {
         Ok(cri::StopContainerResponse {})
     }
 
+    async fn exec_sync(&self, request: cri::ExecSyncRequest) -> Result<cri::ExecSyncResponse, Status> {
+        let name = request.cmd.first().cloned().unwrap_or_default();
+        let code = {
+            let world = self.enter("exec_sync", &format!("{} {name}", request.container_id))?;
+            world.commands.get(&name).copied().unwrap_or(Some(0))
+        };
+        let Some(exit_code) = code else {
+            loop {
+                let ended = self.killed.notified();
+                if !self.running().contains(&request.container_id) {
+                    return Err(Status::unavailable("the container has ended"));
+                }
+                ended.await;
+            }
+        };
+        Ok(cri::ExecSyncResponse { stdout: format!("{name} says {exit_code}").into(), stderr: Vec::new(), exit_code })
+    }
+
     async fn remove_container(
         &self,
         request: cri::RemoveContainerRequest,
@@ -386,6 +415,12 @@ impl Told {
     pub(crate) fn is_ready(&self, pod: &str) -> bool {
         let conditions = self.last(pod).conditions.unwrap_or_default();
         conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    }
+
+    /// Whether there is an event with this reason and message.
+    pub(crate) fn has_event(&self, reason: &str, message: &str) -> bool {
+        let events = self.events.lock().expect("events");
+        events.iter().any(|(_, event)| event.reason == reason && event.message == message)
     }
 
     pub(crate) fn reasons(&self) -> Vec<&'static str> {

@@ -21,6 +21,8 @@ enum Chance {
     Lose,
     /// The agent is killed and started again: what it remembers is gone, what it was doing is half done or not.
     Restart(bool),
+    /// A probe of a running container fails for good.
+    Unhealthy(usize),
     /// Time passes.
     Pass(i64),
     /// The pod is deleted.
@@ -32,6 +34,7 @@ fn chance() -> impl Strategy<Value = Chance> {
         8 => (0..4usize).prop_map(Chance::Succeed),
         2 => (0..4usize).prop_map(Chance::Fail),
         2 => (0..4usize, 0..3i32).prop_map(|(which, code)| Chance::Exit(which, code)),
+        1 => (0..4usize).prop_map(Chance::Unhealthy),
         1 => Just(Chance::Lose),
         1 => any::<bool>().prop_map(Chance::Restart),
         3 => (0..400i64).prop_map(Chance::Pass),
@@ -48,10 +51,18 @@ struct Model {
 }
 
 impl Model {
-    fn new(policy: &str, init: bool) -> Self {
-        let list = if init { json!([{"name": "i", "image": "i:1"}]) } else { json!([]) };
+    fn new(policy: &str, init: bool, sidecar: bool) -> Self {
+        let mut list = Vec::new();
+        if sidecar {
+            list.push(json!({"name": "s", "image": "s:1", "restartPolicy": "Always", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}));
+        }
+        if init {
+            list.push(json!({"name": "i", "image": "i:1"}));
+        }
         let spec = json!({"restartPolicy": policy, "initContainers": list,
-            "containers": [{"name": "a", "image": "a:1"}, {"name": "b", "image": "b:1"}]});
+            "containers": [
+                {"name": "a", "image": "a:1", "livenessProbe": {}, "lifecycle": {"postStart": {"sleep": {"seconds": 1}}}},
+                {"name": "b", "image": "b:1"}]});
         Self { desired: desired(spec), seen: Seen::default(), now: NOW, made: 0, under_way: Vec::new() }
     }
 
@@ -67,6 +78,9 @@ impl Model {
             match planned.step {
                 Step::Wait { until } => prop_assert!(until > self.now, "a wait that is over: {}", planned.why),
                 Step::Refuse { .. } => {}
+                Step::PreStop { id, .. } => {
+                    prop_assert!(self.seen.memory.pre_stopped.insert(id), "a hook twice");
+                }
                 Step::Abandon(target) => {
                     acts = true;
                     self.under_way.retain(|step| step.target() != target);
@@ -89,8 +103,14 @@ impl Model {
 
     /// Rules that no step may break.
     fn check(&self, step: &Step) -> TestCaseResult {
-        let overtakes =
-            matches!(step, Step::StopContainer { .. } | Step::Abandon(_) | Step::Wait { .. } | Step::Refuse { .. });
+        let overtakes = matches!(
+            step,
+            Step::StopContainer { .. }
+                | Step::PreStop { .. }
+                | Step::Abandon(_)
+                | Step::Wait { .. }
+                | Step::Refuse { .. }
+        );
         prop_assert!(overtakes || !self.seen.is_busy(&step.target()), "{step:?} twice at once");
         match step {
             Step::CreateContainer { container, sandbox, .. } => {
@@ -99,6 +119,12 @@ impl Model {
                 let ready = self.seen.ready_sandbox().map(|ready| ready.id.as_str());
                 prop_assert_eq!(ready, Some(sandbox.as_str()), "a container in a dead sandbox");
                 prop_assert!(self.seen.volumes == Presence::Present, "a container without its volumes");
+            }
+            Step::StopContainer { container, .. }
+                if container == "s" && end(&self.desired, &self.seen, self.now).is_some() =>
+            {
+                let serves = self.seen.containers.iter().any(|c| c.name != "s" && c.name != "i" && c.may_run());
+                prop_assert!(!serves, "a sidecar ends before those that it serves");
             }
             Step::CreateSandbox { .. } => {
                 prop_assert!(
@@ -156,6 +182,7 @@ impl Model {
                     container.state = State::Running { started: now };
                 }
             }
+            Step::PostStart { .. } | Step::PreStop { .. } => {}
             Step::StopContainer { id, .. } => self.end(|c| c.id == *id, 143),
             Step::StopSandbox { id } => {
                 self.end(|c| c.sandbox == *id, 137);
@@ -193,6 +220,9 @@ impl Model {
             }
             Chance::Fail(which) => {
                 if let Some(step) = self.finish(*which) {
+                    if let Step::PostStart { id, .. } = &step {
+                        self.seen.memory.hooks.insert(id.clone(), false);
+                    }
                     let reason = if matches!(step, Step::PullImage { .. }) { "ErrImagePull" } else { "Failed" };
                     self.seen.memory.failed(step.target(), reason, "by chance".into(), false, self.now);
                 }
@@ -202,6 +232,20 @@ impl Model {
                     self.seen.containers.iter().filter(|c| c.may_run()).map(|c| c.id.clone()).collect();
                 if let Some(id) = running.get(*which % running.len().max(1)) {
                     self.end(|c| c.id == *id, *code);
+                }
+            }
+            Chance::Unhealthy(which) => {
+                let running: Vec<String> = self
+                    .seen
+                    .containers
+                    .iter()
+                    .filter(|c| matches!(c.state, State::Running { .. }))
+                    .map(|c| c.id.clone())
+                    .collect();
+                if let Some(id) = running.get(*which % running.len().max(1)) {
+                    let failed = Some(crate::probe::Kind::Liveness);
+                    let health = crate::probe::Health { started: true, ready: false, failed };
+                    self.seen.health.insert(id.clone(), health);
                 }
             }
             Chance::Lose => {
@@ -219,6 +263,7 @@ impl Model {
                 }
                 let gone = self.seen.memory.gone;
                 self.seen.busy = BTreeMap::new();
+                self.seen.health = BTreeMap::new();
                 self.seen.memory = crate::Memory { gone, ..crate::Memory::default() };
                 (self.seen.files, self.seen.cgroup, self.seen.volumes) = Default::default();
             }
@@ -251,10 +296,10 @@ proptest! {
     #[test]
     fn every_pod_reaches_its_goal(
         policy in prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")],
-        init in any::<bool>(),
+        (init, sidecar) in any::<(bool, bool)>(),
         chances in prop::collection::vec(chance(), 0..60),
     ) {
-        let mut model = Model::new(policy, init);
+        let mut model = Model::new(policy, init, sidecar);
         for chance in &chances {
             model.advance()?;
             model.happen(chance);
@@ -270,13 +315,13 @@ proptest! {
             prop_assert!(model.seen.memory.gone, "deleted, and not gone");
         } else if policy == "Always" {
             prop_assert_eq!(&phase, "Running");
-            for name in ["a", "b"] {
+            for name in ["a", "b"].into_iter().chain(sidecar.then_some("s")) {
                 prop_assert!(model.seen.latest(name).is_some_and(SeenContainer::may_run), "{} does not run", name);
             }
         } else {
             prop_assert!(matches!(phase.as_str(), "Running" | "Succeeded" | "Failed"), "phase {}", phase);
         }
-        for name in ["i", "a", "b"] {
+        for name in ["s", "i", "a", "b"] {
             let kept = model.seen.containers.iter().filter(|c| c.name == name).count();
             prop_assert!(kept <= 2, "{} instances of {} are kept", kept, name);
         }

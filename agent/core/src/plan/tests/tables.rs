@@ -1,6 +1,7 @@
 //! What is planned in each situation.
 
 use super::*;
+use crate::probe::{Health, Kind};
 
 fn one(policy: &str) -> Desired {
     desired(json!({"restartPolicy": policy, "containers": [{"name": "a", "image": "a:1"}]}))
@@ -265,8 +266,8 @@ fn reasons_to_end_without_removal() {
 
 #[test]
 fn a_refused_pod_is_left_alone_until_it_is_deleted() {
-    let pod = desired(json!({"containers": [{"name": "a", "livenessProbe": {"exec": {}}}]}));
-    assert_eq!(of(&pod, &Seen::default()), ["refuse spec.containers[0].livenessProbe"]);
+    let pod = desired(json!({"containers": [{"name": "a", "stdin": true}]}));
+    assert_eq!(of(&pod, &Seen::default()), ["refuse spec.containers[0].stdin"]);
     let rest = of(&delete(&pod, 30), &Seen::default());
     assert_eq!(rest, ["clear-volumes", "clear-cgroup"]);
 }
@@ -301,4 +302,161 @@ fn a_failed_start_is_shown_before_its_back_off() {
     };
     assert_eq!(reason(NOW), "RunContainerError");
     assert_eq!(reason(NOW.plus_seconds(3)), "CrashLoopBackOff");
+}
+
+fn probed(policy: &str) -> Desired {
+    desired(
+        json!({"restartPolicy": policy, "terminationGracePeriodSeconds": 20, "containers": [{"name": "a", "image": "a:1",
+        "startupProbe": {}, "livenessProbe": {"terminationGracePeriodSeconds": 5}}]}),
+    )
+}
+
+#[test]
+fn a_failed_probe_ends_the_container_with_its_own_grace_period() {
+    let rows = [
+        ("Always", Kind::Liveness, "stop a0 5", "Container a failed liveness probe, will be restarted"),
+        ("Always", Kind::Startup, "stop a0 20", "Container a failed startup probe, will be restarted"),
+        ("Never", Kind::Liveness, "stop a0 5", "Container a failed liveness probe"),
+    ];
+    for (policy, kind, expected, message) in rows {
+        let mut known = seen(vec![sandbox(0, true)], vec![container("a", "s0", 0, running())]);
+        let failed = |failed| Health { started: true, ready: true, failed };
+        known.health.insert("a0".into(), failed(None));
+        assert!(of(&probed(policy), &known).is_empty());
+        known.health.insert("a0".into(), failed(Some(kind)));
+        let made = plan(&probed(policy), &known, NOW);
+        assert_eq!(steps(&made), [expected], "{policy} {kind:?}");
+        let Step::StopContainer { message: said, .. } = &made.steps[0].step else { panic!("{made:?}") };
+        assert_eq!(said, message);
+        known.busy.insert(made.steps[0].step.target(), made.steps[0].step.clone());
+        assert!(of(&probed(policy), &known).is_empty(), "it is being stopped");
+    }
+}
+
+#[test]
+fn obeying_a_failed_probes_stop_is_no_success() {
+    for (policy, expected) in [("OnFailure", &["create a 1 b10"][..]), ("Never", &["stop-sandbox s0", "clear-volumes"])]
+    {
+        let mut known = seen(vec![sandbox(0, true)], vec![container("a", "s0", 0, exited(0))]);
+        pulled(&mut known, "a");
+        known.health.insert("a0".into(), Health { started: true, ready: false, failed: Some(Kind::Liveness) });
+        assert_eq!(of(&probed(policy), &known), expected, "{policy}");
+        let phase = crate::status(&probed(policy), &known, NOW).phase;
+        assert_eq!(phase.as_deref(), Some(if policy == "Never" { "Succeeded" } else { "Running" }));
+    }
+}
+
+#[test]
+fn a_post_start_hook_runs_once_and_its_failure_ends_the_container() {
+    let hook = json!({"postStart": {"exec": {"command": ["x"]}}});
+    let pod = desired(
+        json!({"containers": [{"name": "a", "image": "a:1", "lifecycle": hook}, {"name": "b", "image": "b:1"}]}),
+    );
+    let mut known = seen(vec![sandbox(0, true)], vec![container("a", "s0", 0, running())]);
+    assert_eq!(of(&pod, &known), ["post-start a0"]);
+    let step = Step::PostStart { container: "a".into(), id: "a0".into() };
+    known.busy.insert(step.target(), step.clone());
+    assert!(of(&pod, &known).is_empty(), "the next container waits for the hook");
+    known.busy.clear();
+    known.memory.succeeded(&step);
+    assert_eq!(of(&pod, &known), ["pull b"]);
+    known.memory.hooks.insert("a0".into(), false);
+    assert_eq!(of(&pod, &known), ["stop a0 30", "pull b"]);
+}
+
+fn with_sidecars(policy: &str) -> Desired {
+    let hook = json!({"preStop": {"sleep": {"seconds": 1}}});
+    desired(json!({"restartPolicy": policy, "containers": [{"name": "a", "image": "a:1"}],
+        "initContainers": [{"name": "s", "image": "s:1", "restartPolicy": "Always", "startupProbe": {}, "lifecycle": hook},
+            {"name": "i", "image": "i:1"}, {"name": "t", "image": "t:1", "restartPolicy": "Always"}]}))
+}
+
+#[test]
+fn a_sidecar_lets_the_next_begin_once_it_has_started() {
+    let pod = with_sidecars("Never");
+    let mut known = seen(vec![sandbox(0, true)], vec![]);
+    for name in ["s", "i", "t", "a"] {
+        pulled(&mut known, name);
+    }
+    assert_eq!(of(&pod, &known), ["create s 0 b0"]);
+    known.containers = vec![container("s", "s0", 0, running())];
+    known.health.insert("s0".into(), Health { started: false, ready: false, failed: None });
+    assert!(of(&pod, &known).is_empty(), "its startup probe has not succeeded");
+    known.health.insert("s0".into(), Health { started: true, ready: false, failed: None });
+    assert_eq!(of(&pod, &known), ["create i 0 b0"]);
+    known.containers.insert(0, container("i", "s0", 0, exited(0)));
+    assert_eq!(of(&pod, &known), ["create t 0 b0"]);
+    known.containers.insert(0, container("t", "s0", 0, running()));
+    assert_eq!(of(&pod, &known), ["create a 0 b0"]);
+}
+
+#[test]
+fn a_sidecar_starts_again_whatever_the_pods_policy_and_holds_nobody_up() {
+    for code in [0, 1] {
+        let mut known = seen(vec![sandbox(0, true)], vec![container("s", "s0", 0, exited(code))]);
+        for name in ["s", "i"] {
+            pulled(&mut known, name);
+        }
+        assert_eq!(of(&with_sidecars("Never"), &known), ["create s 1 b10"], "after {code}");
+        // Its successor goes on beside it.
+        known.containers.insert(0, container("i", "s0", 0, exited(0)));
+        pulled(&mut known, "t");
+        assert_eq!(of(&with_sidecars("Never"), &known), ["create s 1 b10", "create t 0 b0"], "after {code}");
+        known.containers.splice(0..0, [container("a", "s0", 0, running()), container("t", "s0", 0, running())]);
+        assert_eq!(of(&with_sidecars("Never"), &known), ["create s 1 b10"], "after {code}");
+    }
+}
+
+#[test]
+fn sidecars_end_after_all_others_in_reverse_order() {
+    let lives = |names: &[&str]| {
+        let containers = names.iter().map(|name| container(name, "s0", 0, running())).collect();
+        let mut known = seen(vec![sandbox(0, true)], containers);
+        known.memory.ending_since = Some(NOW);
+        known
+    };
+    let pod = delete(&with_sidecars("Always"), 20);
+    let mut known = lives(&["a", "t", "s"]);
+    assert_eq!(of(&pod, &known), ["stop a0 20", "pre-stop s0"]);
+    known.memory.pre_stopped.insert("s0".into());
+    assert_eq!(of(&pod, &known), ["stop a0 20"]);
+    assert_eq!(of(&pod, &lives(&["t", "s"])), ["stop t0 20", "pre-stop s0"]);
+    assert_eq!(of(&pod, &lives(&["s"])), ["stop s0 20"]);
+    // What is left of the grace period is shared.
+    assert_eq!(steps(&plan(&pod, &lives(&["s"]), NOW.plus_seconds(15))), ["stop s0 5"]);
+}
+
+#[test]
+fn sidecars_do_not_keep_a_finished_pod_alive() {
+    let pod = with_sidecars("Never");
+    let running_on = |names: &[&str]| {
+        let mut containers = vec![container("a", "s0", 0, exited(0))];
+        containers.extend(names.iter().map(|name| container(name, "s0", 0, running())));
+        containers.push(container("i", "s0", 0, exited(0)));
+        seen(vec![sandbox(0, true)], containers)
+    };
+    assert_eq!(of(&pod, &running_on(&["t", "s"])), ["stop t0 30"]);
+    let phase = |known: &Seen| crate::status(&pod, known, NOW).phase;
+    assert_eq!(phase(&running_on(&["s"])).as_deref(), Some("Running"));
+    assert_eq!(of(&pod, &running_on(&["s"])), ["stop s0 30"]);
+    let mut known = running_on(&[]);
+    known.containers.push(container("s", "s0", 0, exited(143)));
+    assert_eq!(of(&pod, &known), ["stop-sandbox s0", "clear-volumes"]);
+    assert_eq!(phase(&known).as_deref(), Some("Succeeded"));
+}
+
+#[test]
+fn a_containers_own_restart_policy_wins() {
+    for (pods, own, code, expected) in [
+        ("Always", "Never", 1, &["stop-sandbox s0", "clear-volumes"][..]),
+        ("Never", "OnFailure", 1, &["create a 1 b10"]),
+        ("Never", "OnFailure", 0, &["stop-sandbox s0", "clear-volumes"]),
+    ] {
+        let pod = desired(
+            json!({"restartPolicy": pods, "containers": [{"name": "a", "image": "a:1", "restartPolicy": own}]}),
+        );
+        let mut known = seen(vec![sandbox(0, true)], vec![container("a", "s0", 0, exited(code))]);
+        pulled(&mut known, "a");
+        assert_eq!(of(&pod, &known), expected, "{pods} {own} {code}");
+    }
 }
