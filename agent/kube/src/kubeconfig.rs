@@ -78,8 +78,11 @@ pub(crate) fn with_certificate(mut kubeconfig: Kubeconfig, file: &Path) -> Kubec
     for named in &mut kubeconfig.auth_infos {
         if Some(&named.name) == name.as_ref() {
             let certificate = Some(file.clone());
-            named.auth_info =
-                Some(AuthInfo { client_certificate: certificate.clone(), client_key: certificate, ..AuthInfo::default() });
+            named.auth_info = Some(AuthInfo {
+                client_certificate: certificate.clone(),
+                client_key: certificate,
+                ..AuthInfo::default()
+            });
         }
     }
     kubeconfig
@@ -144,18 +147,25 @@ mod tests {
         let (from, to) = (dir.path().join("bootstrap-kubelet.conf"), dir.path().join("kubelet.conf"));
         std::fs::write(&from, bootstrap()).expect("writes");
         assert_eq!(look(&to), Found::Absent);
-        assert!(matches!(look(&from), Found::Unusable(reason) if reason.ends_with("its user has no client certificate")));
+        assert!(
+            matches!(look(&from), Found::Unusable(reason) if reason.ends_with("its user has no client certificate"))
+        );
         let current = dir.path().join("kubelet-client-current.pem");
         let text = bootstrapped(&from, &read(&from).expect("reads"), &current).expect("renders");
         assert!(!text.contains("abcdef"), "{text}");
         std::fs::write(&to, &text).expect("writes");
-        assert!(matches!(look(&to), Found::Unusable(reason) if reason.contains("kubelet-client-current.pem: No such file")));
+        assert!(
+            matches!(look(&to), Found::Unusable(reason) if reason.contains("kubelet-client-current.pem: No such file"))
+        );
         let pair = some_pair(&[], 60);
         std::fs::write(&current, pair.to_pem()).expect("writes");
         let Found::Certificate(found) = look(&to) else { panic!("{:?}", look(&to)) };
         assert_eq!(found.not_after(), pair.not_after());
         assert_eq!(server(&to).as_deref(), Some("https://10.0.0.1:6443"));
-        assert_eq!(cluster(&read(&to).expect("reads")).expect("cluster").certificate_authority_data.as_deref(), Some("QUJD"));
+        assert_eq!(
+            cluster(&read(&to).expect("reads")).expect("cluster").certificate_authority_data.as_deref(),
+            Some("QUJD")
+        );
 
         let moved = with_certificate(read(&to).expect("reads"), Path::new("/other.pem"));
         assert_eq!(user(&moved).expect("user").client_key.as_deref(), Some("/other.pem"));

@@ -6,7 +6,7 @@
 //! [`connect`] gives the client. [`register`] makes the Node and hands out a [`Node`] whose [`Node::run`] keeps status and
 //! lease; [`watch_pods`] feeds the pods bound to the node to `berth_pods`; [`Publisher`] tells their status and events;
 //! [`ClusterObjects`] answers what their volumes and environment refer to; [`AccessReview`] asks who may use the agent's
-//! own API. [`certificates`] gets and renews the certificates by which the node is known.
+//! own API. [`leave`] takes a node out. [`certificates`] gets and renews the certificates by which the node is known.
 
 mod access;
 pub mod certificates;
@@ -14,6 +14,7 @@ mod connect;
 mod events;
 mod kubeconfig;
 mod lease;
+pub mod leave;
 mod live;
 mod machine;
 mod node;

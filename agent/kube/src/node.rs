@@ -118,7 +118,11 @@ pub async fn register(
                 return Err(RegisterError::Refused { name: options.name, reason: answer.message });
             }
             Err(error) => {
-                tracing::warn!(node = %options.name, %error, "the node can't be registered yet");
+                if options.unregistered && matches!(&error, Error::Api(answer) if answer.code == 404) {
+                    tracing::debug!(node = %options.name, "nobody has made the node yet");
+                } else {
+                    tracing::warn!(node = %options.name, %error, "the node can't be registered yet");
+                }
                 sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(7));
             }

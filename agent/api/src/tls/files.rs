@@ -30,7 +30,8 @@ impl Files {
     pub(crate) fn watch(&self) -> bool {
         let Some(fd) = &self.fd else { return self.paths.is_empty() };
         use inotify::WatchFlags as W;
-        let flags = W::CLOSE_WRITE | W::CREATE | W::DELETE | W::MOVED_FROM | W::MOVED_TO | W::DELETE_SELF | W::MOVE_SELF;
+        let flags =
+            W::CLOSE_WRITE | W::CREATE | W::DELETE | W::MOVED_FROM | W::MOVED_TO | W::DELETE_SELF | W::MOVE_SELF;
         // The file itself, every link on its way, and where they lead to.
         let on_the_way = |path: &PathBuf| {
             let links = path.ancestors().filter(|at| at.is_symlink()).map(Path::to_path_buf);
@@ -40,8 +41,12 @@ impl Files {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
             _ => PathBuf::from("."),
         });
-        // Adding one twice changes nothing.
-        folders.map(|folder| inotify::add_watch(fd, &folder, flags).is_ok()).fold(true, |all, one| all && one)
+        let mut all = true;
+        for folder in folders {
+            // Adding one twice changes nothing.
+            all &= inotify::add_watch(fd, &folder, flags).is_ok();
+        }
+        all
     }
 
     /// Returns when something changed in a folder of theirs, at the latest after `limit`.

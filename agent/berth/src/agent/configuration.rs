@@ -69,9 +69,8 @@ fn layer(path: &Path) -> Result<Layer> {
 
 /// `*.conf`, in the order of their names; the kubelet, too, passes over others.
 fn drop_ins(folder: &Path) -> Result<Vec<Layer>> {
-    let mut paths: Vec<_> = fs::read_dir(folder)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()?;
+    let mut paths: Vec<_> =
+        fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "conf") && path.is_file());
     paths.sort();
     paths.iter().map(|path| layer(path).with_context(|| path.display().to_string())).collect()
@@ -135,7 +134,8 @@ fn labels(pairs: &[String]) -> Result<BTreeMap<String, String>> {
 
 fn is_own_label(key: &str) -> bool {
     let Some((namespace, _)) = key.split_once('/') else { return true };
-    let of = |domain: &str| namespace == domain || namespace.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+    let of =
+        |domain: &str| namespace == domain || namespace.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
     let reserved = of("kubernetes.io") || of("k8s.io");
     !reserved || OWN_LABELS.contains(&key) || OWN_NAMESPACES.into_iter().any(of)
 }
@@ -176,7 +176,9 @@ mod tests {
         ] {
             of(bad).expect_err(bad);
         }
-        assert!(of("node-role.kubernetes.io/w=").expect_err("reserved").to_string().contains("node-role.kubernetes.io/w"));
+        assert!(
+            of("node-role.kubernetes.io/w=").expect_err("reserved").to_string().contains("node-role.kubernetes.io/w")
+        );
     }
 
     #[test]

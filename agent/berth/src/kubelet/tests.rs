@@ -74,7 +74,10 @@ fn values_are_what_the_fields_need() {
     assert_eq!(of("--rotate-certificates"), json!(true));
     assert_eq!(of("--rotate-certificates --anonymous-auth=F"), json!(true));
     assert_eq!(of("--feature-gates=A=true,B=false"), json!({"A": true, "B": false}));
-    assert_eq!(of("--eviction-hard=memory.available<1Gi,nodefs.available<5%"), json!({"memory.available": "1Gi", "nodefs.available": "5%"}));
+    assert_eq!(
+        of("--eviction-hard=memory.available<1Gi,nodefs.available<5%"),
+        json!({"memory.available": "1Gi", "nodefs.available": "5%"})
+    );
     assert_eq!(of("--kube-reserved=cpu=1,memory=1Gi"), json!({"cpu": "1", "memory": "1Gi"}));
     assert_eq!(line("--logging-format=json -v 6").options, ["--log-format=json", "--v=6"]);
     assert_eq!(line("-v=2 --some-switch").options, ["--some-switch", "--v=2"]);
@@ -93,7 +96,10 @@ fn what_cannot_be_meant_is_said_in_pflag_s_words() {
              strconv.ParseBool: parsing \"maybe\": invalid syntax",
         ),
         ("--max-pods=many", "invalid argument \"many\" for \"--max-pods\" flag: strconv.ParseInt: parsing \"many\""),
-        ("--feature-gates=A", "invalid argument \"A\" for \"--feature-gates\" flag: malformed pair, expect string=bool"),
+        (
+            "--feature-gates=A",
+            "invalid argument \"A\" for \"--feature-gates\" flag: malformed pair, expect string=bool",
+        ),
         ("--register-with-taints=a=b", "invalid taint spec: a=b"),
         ("run", "unknown command run"),
     ];

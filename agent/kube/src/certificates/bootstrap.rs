@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use berth_effect::record;
 use rcgen::KeyPair;
 
-use super::request::{name_of, request_with};
+use super::request::{Waits, name_of, request_with};
 use super::store::file;
 use super::{CertificateError, Kind, Pair, Store, Wanted};
 use crate::connect::{connect_as, read};
@@ -33,7 +33,10 @@ pub async fn bootstrap(
 ) -> Result<(), CertificateError> {
     match look(kubeconfig) {
         Found::Certificate(pair) if pair.is_valid(SystemTime::now()) => Ok(()),
-        _ => bootstrap_anew(bootstrap_kubeconfig, kubeconfig, node, store).await.map(drop),
+        _ => {
+            let waits = |what: String| tracing::info!("{what}");
+            bootstrap_anew(bootstrap_kubeconfig, kubeconfig, node, store, &waits).await.map(drop)
+        }
     }
 }
 
@@ -43,6 +46,7 @@ pub(crate) async fn bootstrap_anew(
     kubeconfig: &Path,
     node: &str,
     store: &Store,
+    waits: Waits<'_>,
 ) -> Result<(Pair, PathBuf), CertificateError> {
     let way = read(bootstrap_kubeconfig)?;
     let text = bootstrapped(bootstrap_kubeconfig, &way, &store.current_path())?;
@@ -50,7 +54,7 @@ pub(crate) async fn bootstrap_anew(
     let pending = store.dir().join("kubelet-client.key.tmp");
     let key = key(&pending)?;
     let wanted = Wanted { node: node.to_owned(), kind: Kind::Client, patience: PATIENCE };
-    let outcome = request_with(&client, &wanted, &key, Some(name_of(&wanted, &key))).await;
+    let outcome = request_with(&client, &wanted, &key, Some(name_of(&wanted, &key)), waits).await;
     let pair = match outcome {
         Ok(pair) => pair,
         Err(error) => {

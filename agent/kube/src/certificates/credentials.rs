@@ -11,7 +11,8 @@ use tokio::time::sleep;
 
 use super::bootstrap::bootstrap_anew;
 use super::life::{Life, Step, fraction, pause, step};
-use super::{CertificateError, Kind, Pair, Store, Wanted, alarm, request};
+use super::request::request_telling;
+use super::{CertificateError, Kind, Pair, Store, Wanted, alarm};
 use crate::connect::{Cluster, connect_as, read};
 use crate::kubeconfig::{self, Found, look, with_certificate};
 use crate::live::{self, Switch};
@@ -136,7 +137,9 @@ impl Credentials {
         }
         let own = format!("system:node:{}", self.options.node);
         match Store::open(&self.options.dir).and_then(|store| Ok((store.current()?, store.current_path()))) {
-            Ok((Some(pair), path)) if pair.is_valid(now) && pair.common_name().as_ref() == Some(&own) => Some((pair, path)),
+            Ok((Some(pair), path)) if pair.is_valid(now) && pair.common_name().as_ref() == Some(&own) => {
+                Some((pair, path))
+            }
             Ok(_) => None,
             Err(error) => {
                 tracing::warn!(%error, "the kept client certificate can't be used");
@@ -197,7 +200,15 @@ impl Credentials {
                     failures += 1;
                     refused = error.is_unauthorized();
                     self.tell(error.to_string());
-                    sleep(pause(failures, fraction())).await;
+                    let pause = sleep(pause(failures, fraction()));
+                    match life.filter(|life| SystemTime::now() < life.end) {
+                        None => pause.await,
+                        // Its end changes what is to be done.
+                        Some(life) => tokio::select! {
+                            () = pause => {}
+                            () = alarm::wait_until(life.end) => {}
+                        },
+                    }
                 }
             }
         }
@@ -208,7 +219,8 @@ impl Credentials {
         let rest = life.and_then(|life| life.end.duration_since(SystemTime::now()).ok()).unwrap_or(PATIENCE);
         let wanted = Wanted { node: self.options.node.clone(), kind: Kind::Client, patience: rest.min(PATIENCE) };
         let store = Store::open(&self.options.dir)?;
-        let mut pair = request(&self.client(), &wanted).await?;
+        let client = self.client();
+        let mut pair = request_telling(&client, &wanted, &|what| self.tell(what)).await?;
         let file = store.write(&pair)?;
         pair.obtained = Some(SystemTime::now());
         tracing::info!(until = %time(pair.not_after()), "client certificate renewed");
@@ -221,7 +233,8 @@ impl Credentials {
                 || "no --bootstrap-kubeconfig is given".to_owned(),
                 |file| format!("{} does not exist", file.display()),
             );
-            let end = self.held.as_ref().map_or_else(String::new, |held| format!(" (it ended at {})", time(held.life.end)));
+            let end =
+                self.held.as_ref().map_or_else(String::new, |held| format!(" (it ended at {})", time(held.life.end)));
             return Err(CertificateError::NoWay(format!(
                 "there is no valid client certificate{end}, and {file}: join the machine again with a new token \
                  (`kubeadm token create --print-join-command` on the control plane)"
@@ -229,7 +242,8 @@ impl Credentials {
         };
         let store = Store::open(&self.options.dir)?;
         let kubeconfig = self.options.kubeconfig.clone();
-        let (mut pair, path) = bootstrap_anew(&file, &kubeconfig, &self.options.node, &store).await?;
+        let (mut pair, path) =
+            bootstrap_anew(&file, &kubeconfig, &self.options.node, &store, &|what| self.tell(what)).await?;
         pair.obtained = Some(SystemTime::now());
         tracing::info!(until = %time(pair.not_after()), "client certificate issued");
         self.take(&pair, &path).await

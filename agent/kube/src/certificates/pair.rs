@@ -124,7 +124,10 @@ impl Pair {
 
 impl fmt::Debug for Pair {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Pair").field("not_before", &self.not_before).field("not_after", &self.not_after).finish_non_exhaustive()
+        out.debug_struct("Pair")
+            .field("not_before", &self.not_before)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
     }
 }
 
@@ -161,7 +164,8 @@ pub(crate) mod tests {
 
     /// A pair signed by itself, good for `seconds` from 2026-11-24T00:00:00Z.
     pub(crate) fn pair(names: &[&str], seconds: u64) -> Pair {
-        let mut params = rcgen::CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).expect("names");
+        let mut params =
+            rcgen::CertificateParams::new(names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).expect("names");
         params.not_before = rcgen::date_time_ymd(2026, 11, 24);
         params.not_after = params.not_before + Duration::from_secs(seconds);
         let key = rcgen::KeyPair::generate().expect("a key");

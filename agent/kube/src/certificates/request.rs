@@ -16,6 +16,9 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{CertificateError, Pair};
 
+/// Is told what is waited for.
+pub(crate) type Waits<'a> = &'a (dyn Fn(String) + Send + Sync);
+
 /// After this long it is said that somebody may have to approve.
 const PATIENCE_FOR_APPROVAL: Duration = Duration::from_secs(10);
 
@@ -76,23 +79,33 @@ impl Wanted {
 /// # Errors
 /// Why there is none; the request may still lie in the cluster, which forgets it after some hours.
 pub async fn request(client: &Client, wanted: &Wanted) -> Result<Pair, CertificateError> {
-    let key = KeyPair::generate().map_err(|error| CertificateError::Make(error.to_string()))?;
-    request_with(client, wanted, &key, None).await
+    request_telling(client, wanted, &|_| {}).await
 }
 
-/// As [`request`] for a key that exists. With a name, a request of that name that is there already is taken up.
+/// As [`request`]; `waits` is told, in words for people, when somebody may have to approve.
+pub(crate) async fn request_telling(
+    client: &Client,
+    wanted: &Wanted,
+    waits: Waits<'_>,
+) -> Result<Pair, CertificateError> {
+    let key = KeyPair::generate().map_err(|error| CertificateError::Make(error.to_string()))?;
+    request_with(client, wanted, &key, None, waits).await
+}
+
+/// As [`request_telling`] for a key that exists. With a name, a request of that name that is there already is taken up.
 pub(crate) async fn request_with(
     client: &Client,
     wanted: &Wanted,
     key: &KeyPair,
     name: Option<String>,
+    waits: Waits<'_>,
 ) -> Result<Pair, CertificateError> {
     let api: Api<CertificateSigningRequest> = Api::all(client.clone());
     let deadline = Instant::now() + wanted.patience;
     let created = timeout_at(deadline, create(&api, wanted, key, name)).await;
     let created = created.map_err(|_| CertificateError::Unreachable("it does not answer".to_owned()))??;
     let csr = created.metadata.name.clone().unwrap_or_default();
-    let issued = wait(&api, &created, wanted.patience, deadline).await?;
+    let issued = wait(&api, &created, wanted.patience, deadline, waits).await?;
     let pair = Pair::new(&String::from_utf8_lossy(&issued), &key.serialize_pem())?;
     if pair.public_key().as_deref() != Some(&key.subject_public_key_info()) {
         return Err(CertificateError::Foreign { csr });
@@ -146,6 +159,7 @@ async fn wait(
     created: &CertificateSigningRequest,
     patience: Duration,
     deadline: Instant,
+    waits: Waits<'_>,
 ) -> Result<Vec<u8>, CertificateError> {
     let csr = created.metadata.name.clone().unwrap_or_default();
     let config = watcher::Config::default().fields(&format!("metadata.name={csr}"));
@@ -159,9 +173,9 @@ async fn wait(
             event = events.try_next() => event,
             () = sleep_until(tell_at), if !told => {
                 told = true;
-                if !approved {
-                    tracing::info!(csr, "waiting for approval: `kubectl certificate approve {csr}`");
-                }
+                let missing = if approved { "to be signed" } else { "for approval" };
+                let what = format!("certificate signing request {csr} waits {missing}");
+                waits(if approved { what } else { format!("{what}: `kubectl certificate approve {csr}`") });
                 continue;
             }
             () = sleep_until(deadline) => return Err(CertificateError::Pending { csr, approved, waited: patience }),
@@ -175,8 +189,7 @@ async fn wait(
             }
             Ok(Some(Event::InitDone)) if !seen => return Err(CertificateError::Deleted { csr }),
             Ok(Some(Event::InitDone) | None) => continue,
-            Err(watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error))
-                if matches!(&error, Error::Api(status) if matches!(status.code, 401 | 403)) =>
+            Err(watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) if matches!(&error, Error::Api(status) if matches!(status.code, 401 | 403)) =>
             {
                 return Err(CertificateError::of_api(&error));
             }
@@ -251,7 +264,10 @@ mod tests {
         let key = KeyPair::generate().expect("a key");
         let client = wanted(Kind::Client);
         assert_eq!(client.usages(), ["digital signature", "client auth"]);
-        assert_eq!(read(&client.pkcs10(&key).expect("a request")), ("O=system:nodes, CN=system:node:worker-1".to_owned(), 0));
+        assert_eq!(
+            read(&client.pkcs10(&key).expect("a request")),
+            ("O=system:nodes, CN=system:node:worker-1".to_owned(), 0)
+        );
         let serving = wanted(Kind::Serving { names: vec!["worker-1".to_owned(), "10.0.0.7".to_owned()] });
         assert_eq!(serving.usages(), ["digital signature", "server auth"]);
         assert_eq!(read(&serving.pkcs10(&key).expect("a request")).1, 2);
@@ -282,7 +298,8 @@ mod tests {
     #[test]
     fn answers_are_told_apart() {
         let of = |status: serde_json::Value| {
-            let object = json!({"metadata": {"name": "c"}, "spec": {"request": "", "signerName": "s"}, "status": status});
+            let object =
+                json!({"metadata": {"name": "c"}, "spec": {"request": "", "signerName": "s"}, "status": status});
             answer(&serde_json::from_value(object).expect("an object"))
         };
         let condition = |type_: &str| json!([{"type": type_, "status": "True", "reason": "R", "message": "M"}]);
@@ -294,6 +311,9 @@ mod tests {
             Answer::Issued(b"abc".to_vec())
         );
         assert_eq!(of(json!({"conditions": condition("Denied")})), Answer::Denied("R: M".to_owned()));
-        assert_eq!(of(json!({"conditions": condition("Failed"), "certificate": "YWJj"})), Answer::Failed("R: M".to_owned()));
+        assert_eq!(
+            of(json!({"conditions": condition("Failed"), "certificate": "YWJj"})),
+            Answer::Failed("R: M".to_owned())
+        );
     }
 }

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::life::{Life, Step, fraction, pause, step};
-use super::{CertificateError, Kind, Pair, Report, Store, Wanted, alarm, request};
+use super::request::request_telling;
+use super::{CertificateError, Kind, Pair, Report, Store, Wanted, alarm};
 use crate::connect::Cluster;
 
 /// As for the client certificate. Nothing in a plain cluster approves these requests: an operator or another controller
@@ -71,7 +72,8 @@ impl ServingCertificate {
                     renewal: at,
                     problem: report.problem.take(),
                 };
-                let changed = (now.usable, now.not_after, now.renewal) != (report.usable, report.not_after, report.renewal);
+                let changed =
+                    (now.usable, now.not_after, now.renewal) != (report.usable, report.not_after, report.renewal);
                 *report = now;
                 changed
             });
@@ -97,7 +99,7 @@ impl ServingCertificate {
     async fn renew(&self) -> Result<Pair, CertificateError> {
         let kind = Kind::Serving { names: self.names.clone() };
         let wanted = Wanted { node: self.node.clone(), kind, patience: PATIENCE };
-        let mut pair = request(&self.client.0, &wanted).await?;
+        let mut pair = request_telling(&self.client.0, &wanted, &|what| self.tell(what)).await?;
         self.store.write(&pair)?;
         pair.obtained = Some(SystemTime::now());
         Ok(pair)

@@ -125,7 +125,8 @@ impl Store {
         ours.sort();
         ours.truncate(ours.len().saturating_sub(KEPT));
         let own = format!("{}{}-", record::TEMPORARY_PREFIX, std::process::id());
-        let torn = rest.into_iter().filter(|name| name.starts_with(record::TEMPORARY_PREFIX) && !name.starts_with(&own));
+        let torn =
+            rest.into_iter().filter(|name| name.starts_with(record::TEMPORARY_PREFIX) && !name.starts_with(&own));
         for path in ours.into_iter().chain(torn.map(|name| self.dir.join(name))) {
             let _ = record::remove(&path);
         }
@@ -135,9 +136,10 @@ impl Store {
     fn is_pair(&self, name: &str) -> bool {
         let date = name.strip_prefix(&self.name).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(".pem"));
         date.is_some_and(|date| {
-            date.len() == 19 && date.bytes().enumerate().all(|(at, byte)| {
-                if matches!(at, 4 | 7 | 10 | 13 | 16) { byte == b'-' } else { byte.is_ascii_digit() }
-            })
+            date.len() == 19
+                && date.bytes().enumerate().all(|(at, byte)| {
+                    if matches!(at, 4 | 7 | 10 | 13 | 16) { byte == b'-' } else { byte.is_ascii_digit() }
+                })
         })
     }
 
@@ -212,6 +214,8 @@ mod tests {
         fs::write(store.current_path(), "mine").expect("writes");
         let error = store.write(&pair(&[], 62)).expect_err("not a link").to_string();
         assert!(error.contains("kubelet-client-current.pem: is a file"), "{error}");
-        assert!(store.current().expect_err("no pair").to_string().contains("kubelet-client-current.pem: the certificate"));
+        assert!(
+            store.current().expect_err("no pair").to_string().contains("kubelet-client-current.pem: the certificate")
+        );
     }
 }
