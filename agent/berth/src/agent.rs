@@ -1,5 +1,6 @@
 //! `berth agent`: wiring of a cluster's node.
 
+mod clear;
 mod configuration;
 mod report;
 
@@ -19,6 +20,7 @@ use berth_manifest::folder::Folder;
 use berth_pods::{Config, Cri, NodeFacts, Pods, Source};
 use tokio::sync::{mpsc, watch};
 
+pub(crate) use self::clear::clear;
 use self::configuration::Configuration;
 use self::report::Sources;
 use crate::cli::{Agent, PodNetwork};
@@ -33,6 +35,11 @@ const HEALTH_READY: Duration = Duration::from_secs(10);
 
 /// How often a runtime behind a socket is listed to catch lost events.
 const RELIST_REMOTE: Duration = Duration::from_secs(10);
+
+/// Whether the files and flags of these options can be meant; nothing is started.
+pub(crate) fn check(options: &Agent) -> Result<()> {
+    configuration::load(options).map(drop)
+}
 
 pub(crate) async fn run(options: Agent) -> Result<()> {
     let configuration = configuration::load(&options)?;
@@ -107,7 +114,15 @@ async fn work(
     .context("starting the pod workers")?;
     let pods = begun.get_or_init(|| pods);
     pods.set_node(node_facts(&configuration.ips, config.max_pods));
-    serve(options, configuration, &client, serving, pods).await?;
+    serve(options, configuration, &client, serving.as_ref(), pods).await?;
+    if let Some(serving) = serving {
+        let mut credible = credible.clone();
+        tokio::spawn(async move {
+            // Until somebody is there to ask, there is nothing to complain about.
+            let _ = credible.wait_for(|report| report.usable).await;
+            match serving.run().await {}
+        });
+    }
     if let Some(folder) = &config.static_pod_path {
         tokio::spawn(static_pods(Folder::new(folder, name.clone()), Arc::clone(pods)));
     }
@@ -156,7 +171,7 @@ async fn serve(
     options: &Agent,
     configuration: &Configuration,
     client: &Client,
-    serving: Option<ServingCertificate>,
+    serving: Option<&ServingCertificate>,
     pods: &Arc<Pods>,
 ) -> Result<()> {
     let Configuration { kubelet: config, name, .. } = configuration;
@@ -164,7 +179,7 @@ async fn serve(
         Authorization::Webhook => Arc::new(AccessReview::new(client.clone(), name.clone())),
         Authorization::AlwaysAllow => Arc::new(AlwaysAllow),
     };
-    let identity = match (&config.tls, &serving) {
+    let identity = match (&config.tls, serving) {
         (Some((certificate, key)), _) => Identity::Files { certificate: certificate.clone(), key: key.clone() },
         (None, Some(serving)) => Identity::Issued(issued(serving)),
         (None, None) => Identity::SelfSigned { dir: options.cert_dir.clone(), names: names(configuration) },
@@ -178,9 +193,6 @@ async fn serve(
     };
     let server = Server::bind(&settings, pods.clone(), authorizer).await?;
     tokio::spawn(server.run());
-    if let Some(serving) = serving {
-        tokio::spawn(serving.run());
-    }
     Ok(())
 }
 
@@ -219,7 +231,9 @@ async fn check_cgroup_driver(cri: &Cri, config: &KubeletConfig) -> Result<()> {
              cgroupfs driver (containerd: SystemdCgroup = false), or leave --container-runtime-endpoint out"
         ),
         (Some(CgroupDriver::Cgroupfs), config::CgroupDriver::Systemd) => {
-            tracing::info!("cgroupDriver: systemd is advice only: the container runtime works with cgroupfs, which decides");
+            tracing::info!(
+                "cgroupDriver: systemd is advice only: the container runtime works with cgroupfs, which decides"
+            );
         }
         _ => {}
     }

@@ -6,9 +6,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod agent;
 mod doctor;
+mod join;
 
 pub(crate) use agent::{Agent, CloudProvider};
 pub(crate) use doctor::{Doctor, Output};
+pub(crate) use join::{Join, Leave, Status};
 
 /// A Kubernetes node in one program: node agent, container runtime and pod network.
 #[derive(Debug, Parser)]
@@ -41,6 +43,17 @@ pub(crate) enum Command {
     ///
     /// Ends with status 1 when something is missing that pods or a node need.
     Doctor(Doctor),
+    /// Join a cluster that kubeadm made (kind's, too), as its worker
+    ///
+    /// Does what `kubeadm join` does for a worker, and leaves the same files; no kubelet and no other runtime is needed. The
+    /// agent then runs as the systemd unit berth-agent.service, or in the foreground where there is no systemd. What fails
+    /// leaves nothing behind.
+    #[command(after_help = "On the control-plane node, `kubeadm token create --print-join-command` prints what to type.")]
+    Join(Join),
+    /// Leave the cluster: move the pods away, stop the agent, remove what `join` has installed
+    Leave(Leave),
+    /// Say what this machine has joined, how its certificates, conditions and pods are, and what it waits for
+    Status(Status),
     /// Print a completion script for a shell
     Completions {
         /// The shell to complete for

@@ -6,22 +6,25 @@ mod console;
 mod cri;
 mod doctor;
 mod host;
+mod join;
 mod kubelet;
+mod leave;
 mod logging;
 mod network;
 mod runtime;
 mod standalone;
 mod state;
+mod status;
 mod systemd;
 
 use std::future::Future;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{CommandFactory, Parser};
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Agent, Cli, Command};
 use crate::kubelet::{Asked, Own};
 
 fn main() -> ExitCode {
@@ -89,6 +92,23 @@ fn kubelet_line(
     Ok(cli)
 }
 
+/// The agent's options of a command line that nobody typed: what kubeadm-flags.env or a configuration says.
+fn agent_options(arguments: Vec<String>) -> Result<Agent> {
+    let Asked::Run(line) = kubelet::read(arguments, &own_options(), true)? else { bail!("asks for help or a version") };
+    let words = ["berth", "agent"].into_iter().chain(line.options.iter().map(String::as_str));
+    let cli = Cli::try_parse_from(words).map_err(|error| {
+        let text = error.to_string();
+        anyhow!("{}", text.lines().next().unwrap_or_default().trim_start_matches("error: "))
+    })?;
+    match cli.command {
+        Command::Agent(mut agent) => {
+            agent.kubelet = line;
+            Ok(agent)
+        }
+        _ => bail!("is not the agent's"),
+    }
+}
+
 /// `berth agent`'s options, the global ones among them.
 fn own_options() -> Vec<Own> {
     let command = Cli::command();
@@ -118,7 +138,16 @@ fn run(cli: Cli) -> Result<ExitCode> {
             println!("{json}");
             return Ok(ExitCode::SUCCESS);
         }
-        Command::Standalone(_) | Command::Agent(_) | Command::Cri(_) | Command::Unpack => {}
+        Command::Status(options) => {
+            block_on(status::run(&options))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Standalone(_)
+        | Command::Agent(_)
+        | Command::Cri(_)
+        | Command::Join(_)
+        | Command::Leave(_)
+        | Command::Unpack => {}
     }
     if let Some(obstacle) = doctor::first_obstacle() {
         bail!("this machine can't run pods: {obstacle}");
@@ -132,6 +161,15 @@ fn run(cli: Cli) -> Result<ExitCode> {
         Command::Agent(options) => {
             logging::init(&cli.log, options.log_level())?;
             block_on(agent::run(options))
+        }
+        Command::Join(options) => {
+            // The agent may go on in this process.
+            logging::init(&cli.log, "info")?;
+            block_on(join::run(options))
+        }
+        Command::Leave(options) => {
+            logging::init(&cli.log, "warn")?;
+            block_on(leave::run(options))
         }
         Command::Cri(options) => {
             logging::init(&cli.log, "info")?;

@@ -23,6 +23,7 @@ mod paths;
 mod pin;
 mod plan;
 mod preflight;
+pub mod process;
 mod request;
 mod session;
 pub mod status;
