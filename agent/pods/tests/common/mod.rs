@@ -61,7 +61,8 @@ impl Runtime {
         self.world.lock().expect("world").failures.entry(call).or_default().push(status);
     }
 
-    /// What the command `name` exits with from now on; `None`: not before its container does.
+    /// What the command `name`, or `ID name` for one container, exits with from now on; `None`: not before its
+    /// container does.
     pub(crate) fn command(&self, name: &str, code: Option<i32>) {
         self.world.lock().expect("world").commands.insert(name.to_owned(), code);
     }
@@ -296,7 +297,8 @@ impl Calls for Runtime {
         let name = request.cmd.first().cloned().unwrap_or_default();
         let code = {
             let world = self.enter("exec_sync", &format!("{} {name}", request.container_id))?;
-            world.commands.get(&name).copied().unwrap_or(Some(0))
+            let here = format!("{} {name}", request.container_id);
+            world.commands.get(&here).or_else(|| world.commands.get(&name)).copied().unwrap_or(Some(0))
         };
         let Some(exit_code) = code else {
             loop {

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use super::common::{Node, Runtime, config, pod, until};
 
 /// A pod whose only container has these fields too.
+#[expect(clippy::needless_pass_by_value, reason = "json! values read better by value")]
 fn with(fields: Value) -> Value {
     let mut container = json!({"name": "c", "image": "web:1"});
     for (name, field) in fields.as_object().expect("an object") {
@@ -104,9 +105,8 @@ async fn a_failed_liveness_probe_restarts_the_container() {
     probe["terminationGracePeriodSeconds"] = json!(7);
     node.set(with(json!({"livenessProbe": probe})));
     until("ready", || node.told.is_ready("web")).await;
-    runtime.command("alive", Some(1));
+    runtime.command("c2 alive", Some(1));
     until("stopped", || runtime.count("stop_container c2 7") == 1).await;
-    runtime.command("alive", Some(0));
     until("restarted", || runtime.count("start_container") == 2).await;
     until("ready again", || node.told.is_ready("web") && container(&node).restart_count == 1).await;
     assert!(node.told.has_event("Unhealthy", "Liveness probe failed: alive says 1"));
@@ -219,7 +219,7 @@ async fn a_container_runs_once_its_post_start_hook_has_ended() {
 async fn a_failed_post_start_hook_ends_the_container() {
     let folder = tempfile::tempdir().expect("a folder");
     let runtime = Runtime::new();
-    runtime.command("hook", Some(3));
+    runtime.command("c2 hook", Some(3));
     let node = Node::start(&runtime, config(folder.path())).await;
     node.set(with(
         json!({"lifecycle": {"postStart": {"exec": {"command": ["hook"]}}, "preStop": {"exec": {"command": ["bye"]}}}}),
@@ -231,7 +231,6 @@ async fn a_failed_post_start_hook_ends_the_container() {
     until("shown", || node.told.waiting("web").is_some_and(|(reason, _)| reason == "PostStartHookError")).await;
     let (_, message) = node.told.waiting("web").expect("waiting");
     assert!(message.contains("Exec lifecycle hook ([hook]) for Container \"c\""), "{message}");
-    runtime.command("hook", Some(0));
     until("ready", || node.told.is_ready("web") && container(&node).restart_count == 1).await;
 }
 
