@@ -1,12 +1,13 @@
 //! Who calls, and whether they may.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use http::Method;
+use http::{HeaderMap, Method, header};
+use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// How long an answer of the authorizer holds (the kubelet's defaults).
@@ -15,19 +16,30 @@ const DENIED_FOR: Duration = Duration::from_secs(30);
 /// How many answers are remembered.
 const REMEMBERED: usize = 1024;
 
+/// How long an answer about a bearer token holds (the kubelet's default), and how long a refusal does.
+const KNOWN_FOR: Duration = Duration::from_mins(2);
+const UNKNOWN_FOR: Duration = Duration::from_secs(10);
+/// A service account's token has some KiB.
+const LONGEST_TOKEN: usize = 16 << 10;
+
 /// A caller.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct User {
-    /// The certificate's common name.
+    /// The certificate's common name, or who a token is for.
     pub name: String,
-    /// The certificate's organisations, and `system:authenticated`.
+    /// The certificate's organisations and `system:authenticated`, or a token's groups.
     pub groups: Vec<String>,
+    /// A token's; empty for a certificate.
+    pub uid: String,
+    /// A token's: the pod that it was issued to, for example.
+    pub extra: BTreeMap<String, Vec<String>>,
 }
 
 impl User {
     /// Who calls without saying who.
     pub(crate) fn anonymous() -> Self {
-        Self { name: "system:anonymous".to_owned(), groups: vec!["system:unauthenticated".to_owned()] }
+        let groups = vec!["system:unauthenticated".to_owned()];
+        Self { name: "system:anonymous".to_owned(), groups, ..Self::default() }
     }
 
     /// Of a certificate that was verified; `None` when it names nobody.
@@ -38,7 +50,7 @@ impl User {
         let mut groups: Vec<String> =
             subject.iter_organization().filter_map(|part| part.as_str().ok()).map(str::to_owned).collect();
         groups.push("system:authenticated".to_owned());
-        Some(Self { name, groups })
+        Some(Self { name, groups, ..Self::default() })
     }
 }
 
@@ -77,6 +89,13 @@ pub trait Authorizer: fmt::Debug + Send + Sync + 'static {
     async fn review(&self, ask: &Ask) -> Result<Verdict, Denied>;
 }
 
+/// Knows whose bearer tokens are (`authentication.webhook`).
+#[async_trait]
+pub trait Authenticator: fmt::Debug + Send + Sync + 'static {
+    /// Whose `token` is; `None` when it is nobody's. The server remembers answers, so an implementation need not.
+    async fn review(&self, token: &str) -> Result<Option<User>, Denied>;
+}
+
 /// Whoever is known may do everything (`authorization.mode: AlwaysAllow`).
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AlwaysAllow;
@@ -88,16 +107,59 @@ impl Authorizer for AlwaysAllow {
     }
 }
 
-/// An authorizer with a memory.
+/// Who is known, and an authorizer, both with a memory.
 #[derive(Debug)]
 pub(crate) struct Gate {
     authorizer: Arc<dyn Authorizer>,
+    authenticator: Option<Arc<dyn Authenticator>>,
+    anonymous: bool,
     answers: Mutex<HashMap<Ask, (Verdict, Instant)>>,
+    /// By the token's digest.
+    tokens: Mutex<HashMap<[u8; 32], (Option<User>, Instant)>>,
 }
 
 impl Gate {
-    pub(crate) fn new(authorizer: Arc<dyn Authorizer>) -> Self {
-        Self { authorizer, answers: Mutex::default() }
+    pub(crate) fn new(
+        authorizer: Arc<dyn Authorizer>,
+        authenticator: Option<Arc<dyn Authenticator>>,
+        anonymous: bool,
+    ) -> Self {
+        Self { authorizer, authenticator, anonymous, answers: Mutex::default(), tokens: Mutex::default() }
+    }
+
+    /// Who calls: by certificate, else by token, else nobody in particular where that is allowed. A token that is nobody's
+    /// is refused also then.
+    pub(crate) async fn user(&self, certificate: Option<User>, headers: &HeaderMap) -> Result<Option<User>, Denied> {
+        if certificate.is_some() {
+            return Ok(certificate);
+        }
+        match (bearer(headers), &self.authenticator) {
+            (Some(token), Some(authenticator)) => self.owner(token, authenticator.as_ref()).await,
+            _ => Ok(self.anonymous.then(User::anonymous)),
+        }
+    }
+
+    async fn owner(&self, token: &str, authenticator: &dyn Authenticator) -> Result<Option<User>, Denied> {
+        if token.len() > LONGEST_TOKEN {
+            return Ok(None);
+        }
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        let now = Instant::now();
+        if let Some((user, until)) = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&digest)
+            && *until > now
+        {
+            return Ok(user.clone());
+        }
+        let user = authenticator.review(token).await?;
+        let until = now + if user.is_some() { KNOWN_FOR } else { UNKNOWN_FOR };
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if tokens.len() >= REMEMBERED {
+            tokens.retain(|_, (_, until)| *until > now);
+        }
+        if tokens.len() < REMEMBERED {
+            tokens.insert(digest, (user.clone(), until));
+        }
+        Ok(user)
     }
 
     /// Whether any of the subresources that `path` belongs to is allowed; they are tried in order.
@@ -129,6 +191,12 @@ impl Gate {
         }
         Ok(verdict)
     }
+}
+
+/// The token of `Authorization: Bearer TOKEN`.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim().split_once(' ')?;
+    Some(token.trim()).filter(|token| scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
 }
 
 /// `kubernetes@v1.37.2:pkg/kubelet/server/auth.go#GetRequestAttributes`.

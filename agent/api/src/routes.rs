@@ -37,11 +37,18 @@ pub(crate) fn healthz() -> Router {
 
 async fn admit(
     State(gate): State<Arc<Gate>>,
-    Extension(Caller(user)): Extension<Caller>,
+    Extension(Caller(certificate)): Extension<Caller>,
     request: Request,
     next: Next,
 ) -> Response {
-    let Some(user) = user else { return (StatusCode::UNAUTHORIZED, "Unauthorized").into_response() };
+    let user = match gate.user(certificate, request.headers()).await {
+        Ok(Some(user)) => user,
+        Ok(None) => return (StatusCode::UNAUTHORIZED, "Unauthorized").into_response(),
+        Err(error) => {
+            tracing::warn!(%error, "whose a token is can't be found out");
+            return (StatusCode::UNAUTHORIZED, "Unauthorized").into_response();
+        }
+    };
     let (verb, path) = (verb(request.method()), request.uri().path());
     match gate.allows(&user, verb, path).await {
         Ok(true) => next.run(request).await,

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::auth::{Authorizer, Gate, User};
+use crate::auth::{Authenticator, Authorizer, Gate, User};
 use crate::tls::{Identity, Tls};
 use crate::{Host, routes};
 
@@ -37,6 +37,8 @@ pub struct Settings {
     pub only_tls13: bool,
     /// Clients with a certificate of these authorities (PEM) are known. Read again when it changes.
     pub client_ca_file: Option<PathBuf>,
+    /// Who knows whose bearer tokens are; without it tokens count for nothing.
+    pub tokens: Option<Arc<dyn Authenticator>>,
     /// Whether other clients are `system:anonymous` rather than refused.
     pub anonymous: bool,
 }
@@ -68,7 +70,7 @@ pub enum ApiError {
     SelfSigned(String),
 }
 
-/// What authentication found; in every request's extensions.
+/// Whose certificate the connection has; in every request's extensions.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller(pub(crate) Option<User>);
 
@@ -78,7 +80,6 @@ pub struct Server {
     listener: TcpListener,
     tls: Tls,
     router: Router,
-    anonymous: bool,
 }
 
 impl Server {
@@ -93,8 +94,9 @@ impl Server {
     ) -> Result<Self, ApiError> {
         let tls = Tls::open(settings.identity.clone(), settings.client_ca_file.clone(), settings.only_tls13)?;
         let listener = listen(settings.address).await?;
-        let router = routes::router(host, Arc::new(Gate::new(authorizer)));
-        Ok(Self { listener, tls, router, anonymous: settings.anonymous })
+        let gate = Gate::new(authorizer, settings.tokens.clone(), settings.anonymous);
+        let router = routes::router(host, Arc::new(gate));
+        Ok(Self { listener, tls, router })
     }
 
     /// Where it listens.
@@ -107,7 +109,7 @@ impl Server {
 
     /// Serves, and follows its certificates; never returns.
     pub async fn run(self) -> Infallible {
-        let Self { listener, tls, router, anonymous } = self;
+        let Self { listener, tls, router } = self;
         let current = tls.current();
         let serve = accept(&listener, move |stream| {
             // What is in force when the connection comes.
@@ -116,7 +118,6 @@ impl Server {
                 let Ok(Ok(stream)) = timeout(PATIENCE, acceptor.accept(stream)).await else { return };
                 let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
                 let user = certificate.and_then(|der| User::of_certificate(der));
-                let user = user.or_else(|| anonymous.then(User::anonymous));
                 serve(stream, router.layer(Extension(Caller(user)))).await;
             }
         });

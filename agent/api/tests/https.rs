@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use berth_api::{Ask, Authorizer, Denied, Host, Server, Settings, Verdict};
+use berth_api::{Ask, Authenticator, Authorizer, Denied, Host, Server, Settings, User, Verdict};
 use berth_pods::LogError;
 use k8s_openapi::api::core::v1::Pod;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -52,6 +52,25 @@ impl Authorizer for Rules {
             return Err(Denied { reason: "the API server is away".to_owned() });
         }
         Ok(if admin || reader { Verdict::Allowed } else { Verdict::NoOpinion })
+    }
+}
+
+/// Two tokens are known.
+#[derive(Debug)]
+struct Book;
+
+#[async_trait]
+impl Authenticator for Book {
+    async fn review(&self, token: &str) -> Result<Option<User>, Denied> {
+        let user = |name: &str, group: &str| {
+            Ok(Some(User { name: name.to_owned(), groups: vec![group.to_owned()], ..User::default() }))
+        };
+        match token {
+            "t-admin" => user("scraper", "admins"),
+            "t-reader" => user("reader", "people"),
+            "t-away" => Err(Denied { reason: "the API server is away".to_owned() }),
+            _ => Ok(None),
+        }
     }
 }
 
@@ -164,6 +183,7 @@ async fn start(folder: &Path, authority: &Authority) -> SocketAddr {
         },
         only_tls13: false,
         client_ca_file: Some(ca),
+        tokens: Some(Arc::new(Book)),
         anonymous: false,
     };
     let server = Server::bind(&settings, Arc::new(Node { log }), Arc::new(Rules)).await.expect("listens");
@@ -207,6 +227,20 @@ async fn certificates_decide_who_gets_in_and_rules_what_they_may() {
     for (identity, request, status, says) in cases {
         let answer = call(address, identity, request).await;
         assert!(answer.starts_with(status) && answer.contains(says), "{request}: {answer}");
+    }
+    let cases = [
+        (None, "t-admin", "GET /pods", "200 OK"),
+        (None, "t-reader", "GET /pods", "200 OK"),
+        (None, "t-reader", "POST /pods", "403 Forbidden"),
+        (None, "t-stolen", "GET /pods", "401 Unauthorized"),
+        (None, "t-away", "GET /pods", "401 Unauthorized"),
+        // The certificate says who it is, whatever the token.
+        (reader(), "t-admin", "POST /pods", "403 Forbidden"),
+    ];
+    for (identity, token, request, status) in cases {
+        let request = format!("{request} HTTP/1.1\r\nAuthorization: bearer {token}\r\nX-Rest:");
+        let answer = call(address, identity, &request).await;
+        assert!(answer.starts_with(status), "{token}: {answer}");
     }
     let answer = call(address, Some(theirs.client("root", "admins")), "GET /pods").await;
     assert!(!answer.starts_with("200"), "a stranger's certificate opened the door: {answer}");
@@ -280,6 +314,7 @@ async fn certificate_files_are_followed_also_when_they_are_links() {
         identity: berth_api::Identity::Files { certificate: at("data/tls.crt"), key: at("data/tls.key") },
         only_tls13: true,
         client_ca_file: None,
+        tokens: None,
         anonymous: true,
     };
     let server = Server::bind(&settings, Arc::new(Node { log: at("0.log") }), Arc::new(Rules)).await.expect("listens");
@@ -301,6 +336,7 @@ async fn an_issued_certificate_is_shown_once_it_is_there() {
         identity: berth_api::Identity::Issued(issued),
         only_tls13: false,
         client_ca_file: None,
+        tokens: None,
         anonymous: true,
     };
     let node = Arc::new(Node { log: folder.path().join("0.log") });

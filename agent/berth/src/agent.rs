@@ -14,7 +14,7 @@ use berth_api::{AlwaysAllow, Authorizer, Identity, Issued, Server, Settings};
 use berth_cri::Service;
 use berth_cri_proto::v1::{CgroupDriver, RuntimeConfigRequest, StatusRequest, VersionRequest};
 use berth_kube::certificates::{CredentialOptions, Credentials, ServingCertificate};
-use berth_kube::{AccessReview, Client, ClusterObjects, Health, NodeOptions};
+use berth_kube::{AccessReview, Client, ClusterObjects, Health, NodeOptions, Tokens};
 use berth_manifest::config::{self, Authorization, KubeletConfig};
 use berth_manifest::folder::Folder;
 use berth_pods::{Config, Cri, NodeFacts, Pods, Source};
@@ -189,6 +189,7 @@ async fn serve(
         identity,
         only_tls13: config.only_tls13,
         client_ca_file: config.client_ca_file.clone(),
+        tokens: if config.token_review { Some(Arc::new(Tokens::new(client.clone()))) } else { None },
         anonymous: config.anonymous,
     };
     let server = Server::bind(&settings, pods.clone(), authorizer).await?;

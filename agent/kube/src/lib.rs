@@ -5,8 +5,8 @@
 //!
 //! [`connect`] gives the client. [`register`] makes the Node and hands out a [`Node`] whose [`Node::run`] keeps status and
 //! lease; [`watch_pods`] feeds the pods bound to the node to `berth_pods`; [`Publisher`] tells their status and events;
-//! [`ClusterObjects`] answers what their volumes and environment refer to; [`AccessReview`] asks who may use the agent's
-//! own API. [`leave`] takes a node out. [`certificates`] gets and renews the certificates by which the node is known.
+//! [`ClusterObjects`] answers what their volumes and environment refer to; [`Tokens`] and [`AccessReview`] ask who uses
+//! the agent's own API and whether they may. [`leave`] takes a node out. [`certificates`] gets and renews the certificates by which the node is known.
 
 mod access;
 pub mod certificates;
@@ -24,7 +24,7 @@ mod references;
 mod status;
 mod watch;
 
-pub use access::AccessReview;
+pub use access::{AccessReview, Tokens};
 pub use connect::{ConnectError, connect};
 pub use kube::Client;
 pub use machine::Machine;

@@ -56,7 +56,8 @@ pub fn load_layers(layers: &[Layer], overrides: &[Override]) -> Result<Loaded, P
         merge(&mut whole, single);
     }
     let last = layers.last().map_or(Path::new("KubeletConfiguration"), |layer| &layer.file);
-    let (raw, _) = decode::<Raw>(&whole).map_err(|error| problem(last, Some(error.line), Some(&error.field), error.reason))?;
+    let (raw, _) =
+        decode::<Raw>(&whole).map_err(|error| problem(last, Some(error.line), Some(&error.field), error.reason))?;
     let config = check(raw).map_err(|(field, reason)| blame(layers, overrides, field, &reason))?;
     Ok(Loaded { config, warnings })
 }
@@ -64,8 +65,8 @@ pub fn load_layers(layers: &[Layer], overrides: &[Override]) -> Result<Loaded, P
 /// Decodes one file by itself, so that what is wrong with it is said of it.
 fn document(layer: &Layer) -> Result<(Node, Vec<FieldError>), Problem> {
     let file = layer.file.as_path();
-    let documents = documents(&layer.text)
-        .map_err(|e| problem(file, Some(e.line), None, format!("is not YAML: {}", e.reason)))?;
+    let documents =
+        documents(&layer.text).map_err(|e| problem(file, Some(e.line), None, format!("is not YAML: {}", e.reason)))?;
     let [document] = documents.as_slice() else {
         return Err(problem(file, None, None, format!("one document is needed, there are {}", documents.len())));
     };
@@ -199,10 +200,14 @@ mod tests {
     fn later_layers_win_field_by_field() {
         let layers = [
             layer("/a/config.yaml", "maxPods: 10\nport: 1000\nclusterDNS: [10.0.0.1, 10.0.0.2]\nstaticPodPath: pods\n"),
-            layer("/b/10.conf", "maxPods: 20\nclusterDNS: [10.0.0.3]\nauthentication: {x509: {clientCAFile: ca.crt}}\n"),
+            layer(
+                "/b/10.conf",
+                "maxPods: 20\nclusterDNS: [10.0.0.3]\nauthentication: {x509: {clientCAFile: ca.crt}}\n",
+            ),
             layer("/b/20.conf", "authentication: {anonymous: {enabled: true}}\nport: null\n"),
         ];
-        let overrides = [over("--max-pods", "maxPods", json!(30)), over("--cgroup-root", "cgroupRoot", json!("/kubelet"))];
+        let overrides =
+            [over("--max-pods", "maxPods", json!(30)), over("--cgroup-root", "cgroupRoot", json!("/kubelet"))];
         let Loaded { config, warnings } = load_layers(&layers, &overrides).expect("loads");
         assert_eq!((config.max_pods, config.port, config.cgroup_root.as_str()), (30, 1000, "/kubelet"));
         assert_eq!(config.cluster_dns.len(), 1);
@@ -215,15 +220,27 @@ mod tests {
     fn what_is_wrong_is_said_of_whoever_said_it() {
         let good = layer("/a/config.yaml", "clusterDNS: [10.0.0.1]\n");
         let cases = [
-            (vec![good.clone(), layer("/b/1.conf", "port: http\n")], vec![], "/b/1.conf: line 3: field port: invalid type"),
-            (vec![good.clone(), layer("/b/1.conf", "port: 70000\n")], vec![], "/b/1.conf: line 3: field port: 70000 is not"),
+            (
+                vec![good.clone(), layer("/b/1.conf", "port: http\n")],
+                vec![],
+                "/b/1.conf: line 3: field port: invalid type",
+            ),
+            (
+                vec![good.clone(), layer("/b/1.conf", "port: 70000\n")],
+                vec![],
+                "/b/1.conf: line 3: field port: 70000 is not",
+            ),
             (
                 vec![good.clone()],
                 vec![over("--cluster-dns", "clusterDNS", json!(["ten"]))],
                 "--cluster-dns: \"ten\" is no IP address",
             ),
             (vec![good.clone()], vec![over("--port", "port", json!("x"))], "--port: invalid type: string"),
-            (vec![Layer { text: "a: 1\n".to_owned(), ..good.clone() }], vec![], "field kind: \"\" is not KubeletConfiguration"),
+            (
+                vec![Layer { text: "a: 1\n".to_owned(), ..good.clone() }],
+                vec![],
+                "field kind: \"\" is not KubeletConfiguration",
+            ),
         ];
         for (layers, overrides, says) in cases {
             let error = load_layers(&layers, &overrides).expect_err(says).to_string();
