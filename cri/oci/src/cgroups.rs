@@ -25,21 +25,21 @@ pub(crate) fn mount(
         && name.is_empty()
     {
         let tree = mounts::new_filesystem(kind, options, mount.attr_set, destination)?;
-        mounts::set_propagation(&tree, mount)?;
+        mounts::set_new_propagation(&tree, mount)?;
         return tree.attach(target).at(Stage::Mount, || format!("mount {kind} to {destination:?}"));
     }
     // v1: a small file system of folders, one a hierarchy, that becomes read-only once it is complete.
     let mode = [("mode".to_owned(), "755".to_owned())];
     let folders = mounts::new_filesystem("tmpfs", &mode, mount.attr_set & !RDONLY, destination)?;
-    mounts::set_propagation(&folders, mount)?;
+    mounts::set_new_propagation(&folders, mount)?;
     folders.attach(target).at(Stage::Mount, || format!("mount tmpfs to {destination:?}"))?;
     let folders = Root::from_fd(folders.into());
     for (name, kind, options) in hierarchies {
-        let folder = folders
-            .mkdir_all(name, Mode::from_raw_mode(0o755))
+        // Ours alone until the program runs: nothing can be in the way.
+        let folder = path::make_folder(folders.as_fd(), OsStr::new(name), Mode::from_raw_mode(0o755))
             .at(Stage::Mount, || format!("make {destination}/{name}"))?;
         let tree = mounts::new_filesystem(kind, options, mount.attr_set, &format!("{destination}/{name}"))?;
-        mounts::set_propagation(&tree, mount)?;
+        mounts::set_new_propagation(&tree, mount)?;
         tree.attach(folder).at(Stage::Mount, || format!("mount {kind} to {destination}/{name}"))?;
     }
     for (name, to) in links {

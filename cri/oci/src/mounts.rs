@@ -52,7 +52,7 @@ fn filesystem(root: &Root, mount: &Mount, kind: &str, options: &[(String, String
         folder(root, destination)?
     };
     let tree = new_filesystem(kind, options, mount.attr_set, destination)?;
-    set_propagation(&tree, mount)?;
+    set_new_propagation(&tree, mount)?;
     tree.attach(target).at(Stage::Mount, || format!("mount {kind} to {destination:?}"))
 }
 
@@ -130,7 +130,12 @@ fn normal(path: &str) -> String {
     parts.iter().fold(String::new(), |path, part| format!("{path}/{}", part.to_string_lossy()))
 }
 
-pub(crate) fn set_propagation(tree: &Tree, mount: &Mount) -> Result<(), Failure> {
+/// As [`set_propagation`] for a file system that was just made, which is private already.
+pub(crate) fn set_new_propagation(tree: &Tree, mount: &Mount) -> Result<(), Failure> {
+    if mount.propagation == 0 { Ok(()) } else { set_propagation(tree, mount) }
+}
+
+fn set_propagation(tree: &Tree, mount: &Mount) -> Result<(), Failure> {
     let propagation = if mount.propagation == 0 {
         berth_sys::mount::PRIVATE | berth_sys::mount::RECURSIVE
     } else {

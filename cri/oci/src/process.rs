@@ -80,10 +80,10 @@ fn give_pipes(uid: u32) -> Result<(), Failure> {
 
 /// The wanted sets less what this process does not have itself: nobody can give what he lacks, and "all" means all ours.
 fn available(wanted: Capabilities) -> io::Result<Capabilities> {
-    let ours = caps::current()?;
-    let bounding = wanted.bounding & ours.bounding;
-    let permitted = wanted.permitted & ours.permitted & ours.bounding;
-    let inheritable = wanted.inheritable & ours.permitted;
+    let (our_bounding, our_permitted) = (caps::bounding(), caps::permitted()?);
+    let bounding = wanted.bounding & our_bounding;
+    let permitted = wanted.permitted & our_permitted & our_bounding;
+    let inheritable = wanted.inheritable & our_permitted;
     Ok(Capabilities {
         bounding,
         permitted,
@@ -104,7 +104,7 @@ fn restrict(process: &Process, capabilities: Capabilities) -> Result<(), Failure
     let act = || "set the capabilities".to_owned();
     if !process.no_new_privileges && !process.seccomp.is_empty() {
         // The change of user has emptied the effective set.
-        let ours = caps::current().at(Stage::Capabilities, act)?.permitted;
+        let ours = caps::permitted().at(Stage::Capabilities, act)?;
         caps::set(ours, ours, 0).at(Stage::Capabilities, act)?;
         install()?;
     }

@@ -14,14 +14,27 @@ pub struct Sets {
     pub ambient: u64,
 }
 
-/// Which of the last known capabilities the kernel has: all up to the first that prctl(2) does not know.
-fn known() -> impl Iterator<Item = u32> {
-    (0..64).take_while(|&n| prctl(libc::PR_CAPBSET_READ, n.into(), 0).is_ok())
+/// The capabilities that the kernel has: all up to the first that prctl(2) does not know, which is searched in halves.
+fn known() -> std::ops::Range<u32> {
+    let (mut low, mut high) = (0, 64);
+    while low < high {
+        let middle = (low + high) / 2;
+        if prctl(libc::PR_CAPBSET_READ, middle.into(), 0).is_ok() { low = middle + 1 } else { high = middle }
+    }
+    0..low
 }
 
 /// The bounding set of the calling thread.
 pub fn bounding() -> u64 {
     known().filter(|&n| matches!(prctl(libc::PR_CAPBSET_READ, n.into(), 0), Ok(1))).fold(0, |mask, n| mask | 1 << n)
+}
+
+/// The permitted set of the calling thread.
+///
+/// # Errors
+/// What capget(2) answers.
+pub fn permitted() -> io::Result<u64> {
+    Ok(rustix::thread::capabilities(None)?.permitted.bits())
 }
 
 /// Drops from the bounding set whatever is not in `keep`. Capabilities that are not in it already stay out.
@@ -30,8 +43,9 @@ pub fn bounding() -> u64 {
 /// What prctl(2) answers: `EPERM` without CAP_SETPCAP.
 pub fn limit_bounding(keep: u64) -> io::Result<()> {
     for n in known().filter(|&n| keep & 1 << n == 0) {
-        if prctl(libc::PR_CAPBSET_READ, n.into(), 0)? == 1 {
-            prctl(libc::PR_CAPBSET_DROP, n.into(), 0)?;
+        match prctl(libc::PR_CAPBSET_DROP, n.into(), 0) {
+            Err(error) if prctl(libc::PR_CAPBSET_READ, n.into(), 0)? == 1 => return Err(error),
+            _ => {}
         }
     }
     Ok(())
@@ -75,7 +89,8 @@ pub fn set(effective: u64, permitted: u64, inheritable: u64) -> io::Result<()> {
 /// What prctl(2) answers.
 pub fn set_ambient(mask: u64) -> io::Result<()> {
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0)?;
-    for n in known().filter(|&n| mask & 1 << n != 0) {
+    // What the kernel does not have can't be permitted, and is refused as such.
+    for n in (0..64u32).filter(|&n| mask & 1 << n != 0) {
         prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as libc::c_ulong, n.into())?;
     }
     Ok(())

@@ -353,6 +353,16 @@ pub fn remove(folder: BorrowedFd<'_>, path: impl AsRef<Path>) -> io::Result<()> 
     Ok(rustix::fs::unlinkat(folder, path.as_ref(), AtFlags::empty())?)
 }
 
+/// Makes the folder `name` in `folder`, which must not have it, and opens it.
+///
+/// # Errors
+/// What mkdirat(2) and openat(2) answer.
+pub fn make_folder(folder: BorrowedFd<'_>, name: &OsStr, mode: Mode) -> io::Result<OwnedFd> {
+    rustix::fs::mkdirat(folder, name, mode)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(folder, name, flags, Mode::empty())?)
+}
+
 /// A symbolic link `name` in `folder`.
 ///
 /// # Errors
