@@ -107,6 +107,9 @@ impl Authorizer for AlwaysAllow {
     }
 }
 
+/// Whose a token is, and until when that holds.
+type Owner = (Option<User>, Instant);
+
 /// Who is known, and an authorizer, both with a memory.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -115,7 +118,7 @@ pub(crate) struct Gate {
     anonymous: bool,
     answers: Mutex<HashMap<Ask, (Verdict, Instant)>>,
     /// By the token's digest.
-    tokens: Mutex<HashMap<[u8; 32], (Option<User>, Instant)>>,
+    tokens: Mutex<HashMap<[u8; 32], Owner>>,
 }
 
 impl Gate {
