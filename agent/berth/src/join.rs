@@ -1,5 +1,6 @@
 //! `berth join`: this machine becomes a node of a cluster that kubeadm made.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,13 +11,19 @@ use berth_join::{
 };
 use berth_kube::certificates::{Store, bootstrap};
 
-use crate::cli::{Agent, Join};
-use crate::{agent, agent_options, host, runtime};
+use crate::cli::{Agent, Join, LogOptions};
+use crate::{agent, agent_options, host, logging, runtime};
 
 /// kubeadm's default for `timeouts.tlsBootstrap`.
 const TLS_BOOTSTRAP: Duration = Duration::from_mins(5);
+/// The control plane approves by itself at once, or not at all.
+const APPROVAL: Duration = Duration::from_secs(10);
 
-pub(crate) async fn run(options: Join) -> Result<()> {
+pub(crate) async fn run(options: Join, log: &LogOptions) -> Result<()> {
+    // The terminal tells the story, and one sentence what went wrong; the log is the agent's, once it runs here.
+    if log.log_level.is_some() {
+        logging::init(log, "info")?;
+    }
     let request = request(&options)?;
     let program = std::env::current_exe().context("finding this program")?;
     let paths = Paths::default();
@@ -33,7 +40,11 @@ pub(crate) async fn run(options: Join) -> Result<()> {
             install(&paths, &lock, &request, &trusted, &cluster, &program).await?
         }
     };
-    start(&paths, lock, installation, &program).await
+    let Some(agent_options) = start(&paths, lock, installation, &program)? else { return Ok(()) };
+    if log.log_level.is_none() {
+        logging::init(log, agent_options.log_level())?;
+    }
+    agent::run(agent_options).await
 }
 
 fn request(options: &Join) -> Result<Request> {
@@ -146,7 +157,17 @@ async fn certify(paths: &Paths, request: &Request) -> Result<()> {
     let store = Store::open(&paths.certificates())?;
     let (from, to) = (paths.bootstrap_kubeconfig(), paths.kubeconfig());
     let patience = request.timeouts.tls_bootstrap.unwrap_or(TLS_BOOTSTRAP);
-    match tokio::time::timeout(patience, bootstrap(&from, &to, &request.node, &store)).await {
+    let asked = tokio::time::timeout(patience, bootstrap(&from, &to, &request.node, &store));
+    let hint = async {
+        tokio::time::sleep(APPROVAL).await;
+        println!("[kubelet-start] Still waiting: does somebody have to approve (\"kubectl get csr\" shows the request)?");
+        std::future::pending::<Infallible>().await
+    };
+    let outcome = tokio::select! {
+        outcome = asked => outcome,
+        never = hint => match never {},
+    };
+    match outcome {
         Ok(outcome) => Ok(outcome.context("the node's client certificate")?),
         Err(_) => bail!(
             "the node's client certificate was not issued within {} s: is kube-controller-manager running, and does it \
@@ -164,16 +185,18 @@ fn undone(installation: Installation<'_>, error: anyhow::Error) -> anyhow::Error
     }
 }
 
-async fn start(paths: &Paths, lock: Lock, mut installation: Installation<'_>, program: &Path) -> Result<()> {
+/// Lets systemd start the agent, or returns what it is to be run with in this process.
+fn start(paths: &Paths, lock: Lock, mut installation: Installation<'_>, program: &Path) -> Result<Option<Agent>> {
     println!("[kubelet-start] Starting the kubelet");
-    let options = match agent_of(paths).and_then(|options| Ok(installation.start(program).map(|()| options)?)) {
+    let started = agent_of(paths).and_then(|options| Ok(installation.start(program).map(|()| options)?));
+    let options = match started {
         Ok(options) => options,
         Err(error) => return Err(undone(installation, error)),
     };
     tell(installation.journal(), &options.runtime.cni_conf_dir);
     let in_foreground = installation.journal().unit.is_none();
-    drop((installation, lock));
-    if in_foreground { agent::run(options).await } else { Ok(()) }
+    drop(lock);
+    Ok(in_foreground.then_some(options))
 }
 
 fn tell(journal: &Journal, cni: &Path) {

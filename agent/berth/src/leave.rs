@@ -41,7 +41,7 @@ pub(crate) async fn run(options: Leave) -> Result<()> {
         match &agent_options {
             Ok(agent_options) => {
                 println!("[leave] Stopping the pods that are left on this machine");
-                agent::clear(agent_options).await.context("stopping this machine's pods")?;
+                agent::clear(agent_options, !options.keep_images).await.context("stopping this machine's pods")?;
             }
             Err(error) => println!(
                 "[leave] The pods on this machine stay: what the agent was started with can't be read: {error:#}"
@@ -57,10 +57,8 @@ pub(crate) async fn run(options: Leave) -> Result<()> {
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         bail!("not everything could be removed, run `berth leave` again: {}", errors.join("; "));
     }
-    println!(
-        "Left {what}. Images stay in /var/lib/berth, and what a network add-on made (/etc/cni/net.d, links, packet filter"
-    );
-    println!("rules) stays: remove it before the machine joins another cluster.");
+    println!("Left {what}.");
+    println!("What the cluster's network add-ons made here (/etc/cni/net.d, links, packet filter rules) is theirs, and stays.");
     Ok(())
 }
 

@@ -162,11 +162,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             logging::init(&cli.log, options.log_level())?;
             block_on(agent::run(options))
         }
-        Command::Join(options) => {
-            // The agent may go on in this process.
-            logging::init(&cli.log, "info")?;
-            block_on(join::run(options))
-        }
+        Command::Join(options) => block_on(join::run(options, &cli.log)),
         Command::Leave(options) => {
             logging::init(&cli.log, "warn")?;
             block_on(leave::run(options))

@@ -135,8 +135,9 @@ pub enum JoinError {
     },
     /// cluster-info came over a connection that the pinned authority vouches for, and yet the signature is wrong.
     #[error(
-        "the secret of token {id:?} is wrong: cluster-info is the pinned cluster's own, but not signed with it; compare the \
-         token with \"kubeadm token list\" on the control-plane node"
+        "failed to verify JWS signature of cluster-info with token {id:?}, although it comes from the pinned cluster itself: \
+         either the token's secret is mistyped (compare \"kubeadm token list\" on the control-plane node), or cluster-info was \
+         tampered with there and not signed anew"
     )]
     TokenSecret {
         /// The token's public half.

@@ -187,6 +187,8 @@ impl<'a> Installation<'a> {
             for folder in self.journal.folders.iter().rev() {
                 remove_empty(folder);
             }
+            // Made by an attempt that died before it could write so.
+            self.paths.journal().parent().into_iter().for_each(remove_empty);
         }
         errors
     }

@@ -52,6 +52,9 @@ pub(crate) struct Leave {
     /// How long to wait, in seconds, until the evicted pods are gone
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     pub(crate) timeout: u64,
+    /// Leave the images where they are
+    #[arg(long)]
+    pub(crate) keep_images: bool,
 }
 
 #[derive(Debug, Args)]
