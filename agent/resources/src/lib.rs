@@ -33,9 +33,12 @@ impl Cgroups {
     pub fn open(root: &str) -> Result<Self, CgroupError> {
         let host = Host::detect()?;
         for class in [Class::Guaranteed, Class::Burstable, Class::BestEffort] {
-            // Until pods come, a class weighs nothing; the root is left as it is.
-            let shares = (class != Class::Guaranteed).then(|| resources::shares(0));
-            host.create(&resources::qos_path(root, class), &Resources { cpu_shares: shares, ..Resources::default() })?;
+            // Until pods come, a class weighs nothing; the root is left as it is, and so is a class with the pods of the
+            // agent before this one.
+            let path = resources::qos_path(root, class);
+            let fresh = class != Class::Guaranteed && !host.open(&path)?.exists();
+            let shares = fresh.then(|| resources::shares(0));
+            host.create(&path, &Resources { cpu_shares: shares, ..Resources::default() })?;
         }
         Ok(Self { host, root: root.to_owned(), burstable: Mutex::new(BTreeMap::new()) })
     }
@@ -182,6 +185,8 @@ mod tests {
                 other => assert!(other.is_some()),
             }
         };
+        shares(256);
+        Cgroups::open(&root).expect("the agent's next start");
         shares(256);
         cgroups.remove(&burstable).expect("remove");
         shares(2);
