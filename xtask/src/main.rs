@@ -180,7 +180,13 @@ fn run(cli: Cli) -> Result<()> {
         }
         Task::Bench { command: BenchTask::Reference } => bench::build_reference(),
         Task::Vm { command: VmTask::FirstPod } => house::run(|| prepare(prepare_vm), scenario::vm::first_pod::play),
-        Task::Vm { command: VmTask::Systemd } => house::run(|| prepare(prepare_systemd), scenario::vm::systemd::play),
+        Task::Vm { command: VmTask::Systemd } => house::run(
+            || {
+                vm::fetch_debian()?;
+                prepare(prepare_vm)
+            },
+            scenario::vm::systemd::play,
+        ),
         Task::Vm { command: VmTask::Boot } => house::run(|| vm::Kernel::fetch().map(drop), vm::boot),
         Task::Registry { command } => registry(command),
     }
@@ -196,11 +202,6 @@ fn prepare_e2e() -> Result<()> {
 fn prepare_vm() -> Result<()> {
     vm::Kernel::fetch()?;
     prepare_e2e()
-}
-
-fn prepare_systemd() -> Result<()> {
-    vm::fetch_debian()?;
-    prepare_vm()
 }
 
 /// What `bench pod` needs: the programs as they ship, but for link-time optimisation.

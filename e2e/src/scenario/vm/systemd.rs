@@ -1,5 +1,7 @@
 //! A node that systemd runs, by the units that Berth ships: what happens to these touches no container.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -13,6 +15,8 @@ use crate::{command, http, registry, wait};
 const NODE: &str = "vm-2";
 const UNITS: &str = "berth-runtime kubelet";
 const REPLICAS: usize = 2;
+/// For what takes a moment.
+const SOON: Duration = Duration::from_secs(30);
 
 const NETWORK_UNIT: &str = "[Unit]
 Description=The guest's address
@@ -49,7 +53,8 @@ pub fn play() -> Result<()> {
         eprintln!("{}", machine.run("journalctl --no-pager -o cat -n 60 -u berth-runtime -u kubelet").unwrap_or_default());
     }
     story.with_context(|| machine.end_of_console())?;
-    drop(machine);
+    machine.shut_down()?;
+    stage.say("the guest is off");
     stage.clear()
 }
 
@@ -213,11 +218,14 @@ fn await_units(machine: &mut Machine, before: &[String]) -> Result<()> {
     })
 }
 
+/// A class of pods gets its weight back pod by pod; what else can differ does so for good.
 fn nothing_has_changed(kube: &Kube, machine: &mut Machine, before: &Picture) -> Result<()> {
     pods_answer(before)?;
-    let after = Picture::take(kube, machine)?.context("not all pods are Ready")?;
-    ensure!(after == *before, "it is not what it was:\nbefore {before:#?}\nafter {after:#?}");
-    Ok(())
+    wait::until_true("the pods are what they were", SOON, || {
+        let after = Picture::take(kube, machine)?.context("not all pods are Ready")?;
+        ensure!(after == *before, "before {before:#?}\nafter {after:#?}");
+        Ok(true)
+    })
 }
 
 /// A pod that comes and goes shows that agent and runtime have taken up their work.
