@@ -6,6 +6,7 @@ mod report;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -124,7 +125,7 @@ async fn work(
         });
     }
     if let Some(folder) = &config.static_pod_path {
-        tokio::spawn(static_pods(Folder::new(folder, name.clone()), Arc::clone(pods)));
+        tokio::spawn(static_pods(folder.clone(), name.clone(), Arc::clone(pods)));
     }
     // kubeadm waits for this, and the agent no longer gives up by itself: the client certificate may take its time.
     if let Some((address, port)) = config.healthz {
@@ -348,12 +349,17 @@ async fn keep_health(cri: Cri, sender: watch::Sender<Health>) {
 }
 
 /// Follows a folder of static pods for ever.
-async fn static_pods(folder: Folder, pods: Arc<Pods>) {
+async fn static_pods(path: PathBuf, name: String, pods: Arc<Pods>) {
     let (sender, mut snapshots) = mpsc::channel(1);
-    let watch = tokio::spawn(folder.watch(sender));
+    let watch = tokio::spawn(Folder::new(&path, name).watch(sender));
     while let Some(snapshot) = snapshots.recv().await {
         for problem in &snapshot.problems {
-            tracing::error!("static pod: {problem}");
+            // kubeadm names a folder in every node's configuration, and makes it on control planes.
+            if path.exists() {
+                tracing::error!("static pod: {problem}");
+            } else {
+                tracing::info!("static pods: {problem}");
+            }
         }
         let uids: Vec<String> = snapshot.pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
         for pod in snapshot.pods {
@@ -367,7 +373,7 @@ async fn static_pods(folder: Folder, pods: Arc<Pods>) {
 }
 
 /// Gives the node's pods a bridge network in the range that the cluster gives the node.
-async fn pod_network(state: std::path::PathBuf, mut cidrs: watch::Receiver<Vec<String>>) {
+async fn pod_network(state: PathBuf, mut cidrs: watch::Receiver<Vec<String>>) {
     loop {
         let cidr = cidrs.borrow_and_update().first().cloned();
         if let Some(cidr) = cidr {

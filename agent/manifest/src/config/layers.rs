@@ -45,7 +45,9 @@ pub fn load_layers(layers: &[Layer], overrides: &[Override]) -> Result<Loaded, P
     let mut whole = Node { line: 1, data: Data::Mapping(Vec::new()) };
     let mut warnings = Vec::new();
     for layer in layers {
-        let (document, unknown) = document(layer)?;
+        let (document, mut unknown) = document(layer)?;
+        // kubeadm writes every field, those too that say nothing.
+        unknown.retain(|error| !is_unused(error) || !find(&document, &error.field).is_some_and(says_nothing));
         warnings.extend(warn(&layer.file.display().to_string(), &unknown, true));
         merge(&mut whole, document);
     }
@@ -116,7 +118,28 @@ fn problem(file: &Path, line: Option<usize>, field: Option<&str>, reason: String
 }
 
 fn line(document: &Node, field: &str) -> Option<usize> {
-    field.split('.').try_fold(document, |at: &Node, part| at.get(part)).map(|node| node.line)
+    find(document, field).map(|node| node.line)
+}
+
+fn find<'a>(document: &'a Node, field: &str) -> Option<&'a Node> {
+    field.split('.').try_fold(document, |at: &Node, part| at.get(part))
+}
+
+/// Whether a value only means the default: nothing, zero, or made of that. A `false` may be meant.
+fn says_nothing(node: &Node) -> bool {
+    match &node.data {
+        Data::Null => true,
+        Data::Bool(_) => false,
+        Data::Number(number) => number.as_f64() == Some(0.0),
+        Data::String(text) => matches!(text.as_str(), "" | "0" | "0s"),
+        Data::Sequence(items) => items.iter().all(says_nothing),
+        Data::Mapping(entries) => entries.iter().all(|(_, node)| says_nothing(node)),
+    }
+}
+
+/// Whether the field is known, and only not used yet.
+fn is_unused(field: &FieldError) -> bool {
+    NOT_USED_YET.contains(&field.field.as_str()) || NESTED_NOT_USED_YET.contains(&field.field.as_str())
 }
 
 fn at<'a>(document: &'a mut Node, field: &str) -> Option<&'a mut Node> {
@@ -163,9 +186,7 @@ fn node(value: &Value) -> Node {
 }
 
 fn warn(source: &str, unknown: &[FieldError], lines: bool) -> Vec<String> {
-    let (unused, unknown): (Vec<_>, Vec<_>) = unknown.iter().partition(|field| {
-        NOT_USED_YET.contains(&field.field.as_str()) || NESTED_NOT_USED_YET.contains(&field.field.as_str())
-    });
+    let (unused, unknown): (Vec<_>, Vec<_>) = unknown.iter().partition(|field| is_unused(field));
     let name = |field: &&FieldError| {
         if lines { format!("{} (line {})", field.field, field.line) } else { field.field.clone() }
     };
