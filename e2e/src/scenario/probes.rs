@@ -78,8 +78,9 @@ fn tell(stage: &Stage, kube: &Kube, node: &mut Node, levers: &Levers) -> Result<
 
     levers.pull("dead")?;
     kube.await_pod(POD, "was restarted", |pod| (restarts(pod) >= 1).then_some(()))?;
-    levers.push_back("dead")?;
-    kube.await_ready(POD)?;
+    // The new instance has put the lever back.
+    let after = kube.await_ready(POD)?;
+    ensure!(restarts(&after) == 1, "{} restarts", restarts(&after));
     for (reason, message) in [
         ("Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 404"),
         ("Unhealthy", "Liveness probe failed: "),
@@ -148,7 +149,7 @@ spec:
   containers:
   - name: main
     image: {image}
-    command: [sh, -c, \"rm -f /levers/order; trap 'echo main >> /levers/order; exit 0' TERM; httpd -f -p 8080 -h /levers & wait\"]
+    command: [sh, -c, \"rm -f /levers/order /levers/dead; trap 'echo main >> /levers/order; exit 0' TERM; httpd -f -p 8080 -h /levers & wait\"]
     ports: [{{name: http, containerPort: 8080}}]
     startupProbe: {{exec: {{command: [sh, -c, test -e /levers/started]}}, periodSeconds: 1, failureThreshold: 300}}
     readinessProbe: {{httpGet: {{path: /ready, port: http}}, periodSeconds: 1, failureThreshold: 1}}
