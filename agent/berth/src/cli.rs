@@ -25,6 +25,7 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 pub(crate) enum Command {
     /// Run the pods of a folder: no cluster, no registry needed
     ///
@@ -48,7 +49,9 @@ pub(crate) enum Command {
     /// Does what `kubeadm join` does for a worker, and leaves the same files; no kubelet and no other runtime is needed. The
     /// agent then runs as the systemd unit berth-agent.service, or in the foreground where there is no systemd. What fails
     /// leaves nothing behind.
-    #[command(after_help = "On the control-plane node, `kubeadm token create --print-join-command` prints what to type.")]
+    #[command(
+        after_help = "On the control-plane node, `kubeadm token create --print-join-command` prints what to type."
+    )]
     Join(Join),
     /// Leave the cluster: move the pods away, stop the agent, remove what `join` has installed
     Leave(Leave),
