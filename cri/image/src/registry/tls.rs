@@ -5,13 +5,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
-};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::crypto::aws_lc_rs;
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::error::PullError;
 use crate::hosts::Endpoint;
@@ -33,7 +30,7 @@ pub(super) fn config(endpoint: &Endpoint) -> Result<ClientConfig, PullError> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_safe_default_protocol_versions().map_err(|error| unnamed(&error))?;
     let builder = if endpoint.tls.skip_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(NoVerifier::new(&provider)))
+        builder.dangerous().with_custom_certificate_verifier(berth_tls::Anybody::new(&provider))
     } else {
         let mut roots = RootCertStore::empty();
         // Reading some hundred certificates takes milliseconds: not for plain http.
@@ -82,49 +79,4 @@ fn read(file: &Path) -> Result<Vec<u8>, PullError> {
     let read = File::open(file).and_then(|open| open.take(PEM_LIMIT).read_to_end(&mut bytes));
     read.map_err(|error| PullError::Config { file: file.to_path_buf(), reason: error.to_string() })?;
     Ok(bytes)
-}
-
-/// `skip_verify`: signatures are still checked, so that the peer at least holds the key of what it shows.
-#[derive(Debug)]
-struct NoVerifier(WebPkiSupportedAlgorithms);
-
-impl NoVerifier {
-    fn new(provider: &CryptoProvider) -> Self {
-        Self(provider.signature_verification_algorithms)
-    }
-}
-
-impl ServerCertVerifier for NoVerifier {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
 }
