@@ -160,7 +160,9 @@ async fn certify(paths: &Paths, request: &Request) -> Result<()> {
     let asked = tokio::time::timeout(patience, bootstrap(&from, &to, &request.node, &store));
     let hint = async {
         tokio::time::sleep(APPROVAL).await;
-        println!("[kubelet-start] Still waiting: does somebody have to approve (\"kubectl get csr\" shows the request)?");
+        println!(
+            "[kubelet-start] Still waiting: does somebody have to approve (\"kubectl get csr\" shows the request)?"
+        );
         std::future::pending::<Infallible>().await
     };
     let outcome = tokio::select! {

@@ -58,7 +58,9 @@ pub(crate) async fn run(options: Leave) -> Result<()> {
         bail!("not everything could be removed, run `berth leave` again: {}", errors.join("; "));
     }
     println!("Left {what}.");
-    println!("What the cluster's network add-ons made here (/etc/cni/net.d, links, packet filter rules) is theirs, and stays.");
+    println!(
+        "What the cluster's network add-ons made here (/etc/cni/net.d, links, packet filter rules) is theirs, and stays."
+    );
     Ok(())
 }
 

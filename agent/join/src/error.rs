@@ -273,14 +273,14 @@ pub enum JoinError {
         names: String,
     },
     /// The file system refuses.
-    #[error("{}: {doing}: {}", path.display(), describe(source))]
+    #[error("{}: {doing}: {}", path.display(), describe(cause))]
     Io {
         /// What was done to it.
         doing: &'static str,
         /// The file or folder.
         path: PathBuf,
         /// The system's words.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The journal is not one that this version wrote.
     #[error("{}: can't be read ({reason}): written by another version of berth? That one's `berth leave` understands it", path.display())]
@@ -303,7 +303,7 @@ pub enum JoinError {
 impl JoinError {
     pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { doing, path, source }
+        move |source| Self::Io { doing, path, cause: source }
     }
 
     pub(crate) fn request(place: impl Into<String>, reason: impl Into<String>) -> Self {
