@@ -9,5 +9,5 @@ mod shim;
 mod table;
 
 pub use floor::floor;
-pub use reference::build as build_reference;
+pub use reference::{build as build_reference, build_plugins as build_reference_plugins};
 pub use rows::pod;

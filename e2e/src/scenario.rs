@@ -1,6 +1,7 @@
 //! The scenarios: each a story with an end that can be checked.
 
 pub mod bad_input;
+pub mod cni;
 pub mod crash;
 pub mod first_pod;
 mod stage;

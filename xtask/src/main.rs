@@ -97,6 +97,8 @@ enum E2eTask {
     },
     /// Nodes of a kubeadm cluster, by `berth join` and by kubeadm: joins that fail, services, rotation, leaving
     JoinKubeadm,
+    /// Our CNI plugins beside the reference's: results, links, routes and traffic are the same
+    Cni,
     /// Bad manifests, images, registries, options and rights: one clear line each
     BadInput,
     /// Probes, hooks and a sidecar of one pod, across a killed agent
@@ -165,6 +167,10 @@ fn run(cli: Cli) -> Result<()> {
         Task::Ci { full } => ci::run(full),
         Task::Check => check::run(),
         Task::Test => ci::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
+        // Needs neither a control plane nor a registry.
+        Task::E2e { command: E2eTask::Cni } => {
+            house::run(|| prepare(prepare_cni), || scenario::cni::play(&bench::build_reference_plugins()?))
+        }
         Task::E2e { command } => house::run(|| prepare(prepare_e2e), || e2e(&command)),
         Task::Packages => {
             let installed = apt::ensure()?;
@@ -199,6 +205,12 @@ fn prepare_e2e() -> Result<()> {
     ci::cargo(&["build", "--workspace", "--bins", "--locked", "--quiet"])
 }
 
+fn prepare_cni() -> Result<()> {
+    apt::ensure()?;
+    bench::build_reference_plugins()?;
+    ci::cargo(&["build", "--package", "berth-cni-plugins", "--bins", "--locked", "--quiet"])
+}
+
 fn prepare_vm() -> Result<()> {
     vm::Kernel::fetch()?;
     prepare_e2e()
@@ -216,6 +228,7 @@ fn e2e(task: &E2eTask) -> Result<()> {
         E2eTask::FirstPod { two_processes } => {
             scenario::first_pod::play(if *two_processes { Shape::Two } else { Shape::One })
         }
+        E2eTask::Cni => scenario::cni::play(&bench::build_reference_plugins()?),
         E2eTask::Crash { first } => scenario::crash::play(*first),
         E2eTask::JoinKubeadm => scenario::join::play(),
         E2eTask::BadInput => scenario::bad_input::play(),

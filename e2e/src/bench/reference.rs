@@ -51,15 +51,28 @@ pub fn build() -> Result<()> {
         command.args(["-tags", "no_btrfs", program]).arg(format!("{program}-shim-runc-v2"));
         command::logged(&mut command, &log)?;
     }
-    if !folder.join("cni/bridge").is_file() {
-        let plugins = ["main/bridge", "main/loopback", "meta/portmap", "ipam/host-local"];
-        let plugins = plugins.map(|name| format!("github.com/containernetworking/plugins/plugins/{name}"));
-        command::logged(go(&module, &folder.join("cni"), "-s -w").args(plugins), &log)?;
-    }
+    build_plugins()?;
     if !folder.join("crun").is_dir() {
         fetch_crun(&folder)?;
     }
     Ok(())
+}
+
+/// Builds the reference's CNI plugins if one is missing (some seconds); answers with their folder.
+///
+/// # Errors
+/// Go fails.
+pub fn build_plugins() -> Result<PathBuf> {
+    let (folder, module) = (folder(), paths::checkout().join("e2e/reference"));
+    let bin = folder.join("cni");
+    fs::create_dir_all(&bin)?;
+    let plugins = ["main/bridge", "main/loopback", "main/ptp", "meta/portmap", "ipam/host-local"];
+    let is_there = |name: &&str| name.rsplit('/').next().is_some_and(|name| bin.join(name).is_file());
+    if !plugins.iter().all(is_there) {
+        let plugins = plugins.map(|name| format!("github.com/containernetworking/plugins/plugins/{name}"));
+        command::logged(go(&module, &bin, "-s -w").args(plugins), &folder.join("build-plugins.log"))?;
+    }
+    Ok(bin)
 }
 
 /// crun in its own folder, with its own libraries and loader: the machine's are older.
