@@ -4,6 +4,7 @@
 //! its own that carries one address; nodes under test take the same address or another of its network.
 
 pub mod build;
+mod cluster;
 mod programs;
 
 use std::fs;
@@ -30,6 +31,9 @@ pub const POD_NETWORK: &str = "10.244.0.0/16";
 /// Where services get theirs from.
 pub const SERVICE_NETWORK: &str = "10.96.0.0/16";
 
+/// The bootstrap token that [`ControlPlane::admit_nodes`] makes.
+pub const TOKEN: &str = "abcdef.0123456789abcdef";
+
 /// Long enough for a cold start on a busy 2-core machine.
 const READY: Duration = Duration::from_secs(120);
 
@@ -47,6 +51,14 @@ impl ControlPlane {
     /// # Errors
     /// A program is missing or does not become ready.
     pub fn start(dir: &Path) -> Result<Self> {
+        Self::start_signing(dir, None)
+    }
+
+    /// The same; certificates for nodes are issued for `signing` (such as `3m`) instead of a year.
+    ///
+    /// # Errors
+    /// A program is missing or does not become ready.
+    pub fn start_signing(dir: &Path, signing: Option<&str>) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let dir = fs::canonicalize(dir)?;
         let bin = paths::control_plane_bin();
@@ -61,7 +73,7 @@ impl ControlPlane {
         plane.run("etcd", programs::etcd(&plane.dir))?;
         plane.run("kube-apiserver", programs::api_server(&plane.dir))?;
         plane.await_api_server()?;
-        plane.run("kube-controller-manager", programs::controller_manager(&plane.dir))?;
+        plane.run("kube-controller-manager", programs::controller_manager(&plane.dir, signing))?;
         plane.run("kube-scheduler", programs::scheduler(&plane.dir))?;
         plane.grant()?;
         plane.await_default_account()?;
@@ -117,6 +129,15 @@ impl ControlPlane {
         }
         std::mem::forget(self);
         Ok(())
+    }
+
+    /// Sends a signal to one of the programs.
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn signal(&self, program: &str, signal: Signal) -> Result<()> {
+        let found = self.programs.iter().find(|(name, _)| *name == program);
+        found.with_context(|| format!("{program} is no program of the control plane"))?.1.signal(signal)
     }
 
     fn run(&mut self, name: &'static str, mut command: Command) -> Result<()> {

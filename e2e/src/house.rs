@@ -7,7 +7,7 @@
 //! Three processes take part: the caller, which unshares and waits; the first process of the house, which sets it up
 //! and reaps orphans (shims outlive their agent); and the scenario itself, its child.
 
-mod cgroups;
+pub(crate) mod cgroups;
 
 use std::env;
 use std::fs;

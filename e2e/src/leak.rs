@@ -149,7 +149,8 @@ fn processes() -> Result<Vec<String>> {
 
 /// Mounts by where and what, without the numbers that the kernel gives them.
 fn mounts() -> Result<Vec<String>> {
-    let text = fs::read_to_string("/proc/self/mountinfo").context("mountinfo")?;
+    // A thread may be in a mount namespace of its own.
+    let text = fs::read_to_string("/proc/thread-self/mountinfo").context("mountinfo")?;
     Ok(text.lines().filter_map(mount_line).collect())
 }
 

@@ -15,6 +15,7 @@ pub mod leak;
 pub mod node;
 pub mod paths;
 pub mod registry;
+pub mod room;
 pub mod scenario;
 pub mod standalone;
 pub mod vm;

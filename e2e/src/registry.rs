@@ -1,5 +1,6 @@
 //! A registry on this machine: Debian's docker-registry with small images of our own making.
 
+pub mod addons;
 pub mod image;
 mod push;
 
@@ -78,6 +79,17 @@ impl Registry {
     pub fn push_standard(&self) -> Result<()> {
         self.push(BUSYBOX, &image::busybox()?)?;
         self.push(WEB, &image::web()?)?;
+        Ok(())
+    }
+
+    /// Uploads what kubeadm's addons and the kind-like network run.
+    ///
+    /// # Errors
+    /// A program is not built, or the registry refuses.
+    pub fn push_addons(&self) -> Result<()> {
+        self.push(&addons::kube_proxy_name(), &addons::kube_proxy()?)?;
+        self.push(addons::COREDNS, &addons::coredns()?)?;
+        self.push(addons::KINDNET, &addons::kindnet()?)?;
         Ok(())
     }
 

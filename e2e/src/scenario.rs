@@ -4,6 +4,8 @@ pub mod bad_input;
 pub mod cni;
 pub mod crash;
 pub mod first_pod;
+pub mod join;
+pub mod probes;
 mod stage;
 pub mod vm;
 pub mod yaml;

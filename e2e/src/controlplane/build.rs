@@ -14,7 +14,12 @@ pub const KUBERNETES: &str = "v1.37.2";
 
 /// Everything that [`build`] makes.
 pub const PROGRAMS: &[&str] =
-    &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubeadm", "kubectl", "kubelet", "etcd"];
+    &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubeadm", "kubectl", "kubelet", ETCD];
+
+const ETCD: &str = "etcd";
+
+/// kubeadm's other addon, which is a module of its own.
+const COREDNS: &str = "coredns";
 
 /// Builds what is missing. The programs are kept while go.mod and go.sum stay as they are.
 ///
@@ -23,26 +28,43 @@ pub const PROGRAMS: &[&str] =
 pub fn build(log: &Path) -> Result<()> {
     let module = paths::checkout().join("e2e/controlplane");
     let bin = paths::control_plane_bin();
-    let stamp = bin.join("modules.sha256");
-    let wanted = digest(&module)?;
-    let complete = PROGRAMS.iter().all(|program| bin.join(program).is_file());
-    let recorded = fs::read_to_string(&stamp).unwrap_or_default();
-    if complete && recorded == wanted {
-        return Ok(());
-    }
     fs::create_dir_all(&bin)?;
-    let kubernetes: Vec<String> = PROGRAMS
+    let wanted = digest(&module, &["go.mod", "go.sum"])?;
+    let stamp = bin.join("modules.sha256");
+    let missing = missing(PROGRAMS, &bin, &stamp, &wanted);
+    let kubernetes: Vec<String> = missing
         .iter()
-        .filter(|program| **program != "etcd")
+        .filter(|program| **program != ETCD)
         .map(|program| format!("k8s.io/kubernetes/cmd/{program}"))
         .collect();
-    let (major, minor) = major_minor()?;
-    let set = "-X k8s.io/component-base/version";
-    let flags = format!("-s -w {set}.gitVersion={KUBERNETES} {set}.gitMajor={major} {set}.gitMinor={minor}");
-    command::logged(go(&module, &bin, &flags).args(&kubernetes), log)?;
-    command::logged(go(&module, &bin.join("etcd"), "-s -w").arg("go.etcd.io/etcd/server/v3"), log)?;
+    if !kubernetes.is_empty() {
+        let (major, minor) = major_minor()?;
+        let set = "-X k8s.io/component-base/version";
+        let flags = format!("-s -w {set}.gitVersion={KUBERNETES} {set}.gitMajor={major} {set}.gitMinor={minor}");
+        command::logged(go(&module, &bin, &flags).args(&kubernetes), log)?;
+    }
+    if missing.contains(&ETCD) {
+        command::logged(go(&module, &bin.join(ETCD), "-s -w").arg("go.etcd.io/etcd/server/v3"), log)?;
+    }
+    fs::write(stamp, wanted)?;
+    build_coredns(&bin, log)
+}
+
+fn build_coredns(bin: &Path, log: &Path) -> Result<()> {
+    let module = paths::checkout().join("e2e/coredns");
+    let wanted = digest(&module, &["go.mod", "go.sum", "main.go"])?;
+    let stamp = bin.join("coredns.sha256");
+    if !missing(&[COREDNS], bin, &stamp, &wanted).is_empty() {
+        command::logged(go(&module, &bin.join(COREDNS), "-s -w").arg("."), log)?;
+    }
     fs::write(stamp, wanted)?;
     Ok(())
+}
+
+/// The programs that are not there, or all of them when they were built from something else.
+fn missing<'a>(programs: &[&'a str], bin: &Path, stamp: &Path, wanted: &str) -> Vec<&'a str> {
+    let current = fs::read_to_string(stamp).is_ok_and(|recorded| recorded == wanted);
+    programs.iter().copied().filter(|program| !current || !bin.join(program).is_file()).collect()
 }
 
 /// `go build` of one module into `out` (a folder or a file).
@@ -62,10 +84,11 @@ fn major_minor() -> Result<(&'static str, &'static str)> {
     Ok((major, rest.split('.').next().unwrap_or(rest)))
 }
 
-fn digest(module: &Path) -> Result<String> {
+fn digest(module: &Path, files: &[&str]) -> Result<String> {
     let mut hash = Sha256::new();
-    for file in ["go.mod", "go.sum"] {
-        hash.update(fs::read(module.join(file)).with_context(|| format!("{file} of e2e/controlplane"))?);
+    for file in files {
+        let path = module.join(file);
+        hash.update(fs::read(&path).with_context(|| path.display().to_string())?);
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::{ADDRESS, POD_NETWORK, SERVICE_NETWORK};
+use super::{ADDRESS, POD_NETWORK, SERVICE_NETWORK, TOKEN};
 use crate::paths;
 
 const ETCD: &str = "http://127.0.0.1:2379";
@@ -18,6 +18,8 @@ pub(super) fn kubeadm_config(dir: &Path) -> String {
 kind: InitConfiguration
 localAPIEndpoint: {{advertiseAddress: "{ADDRESS}", bindPort: 6443}}
 nodeRegistration: {{name: control-plane}}
+bootstrapTokens:
+- {{token: {TOKEN}, ttl: 24h0m0s}}
 ---
 apiVersion: kubeadm.k8s.io/v1beta4
 kind: ClusterConfiguration
@@ -26,6 +28,21 @@ kubernetesVersion: {version}
 controlPlaneEndpoint: "{ADDRESS}:6443"
 networking: {{podSubnet: "{POD_NETWORK}", serviceSubnet: "{SERVICE_NETWORK}"}}
 apiServer: {{certSANs: ["127.0.0.1", "{ADDRESS}", "localhost"]}}
+---
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+mode: nftables
+# The limit is the whole machine's and can't be set from a network namespace; kind says the same.
+conntrack: {{maxPerCore: 0}}
+---
+# As kind has it.
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+cgroupDriver: systemd
+cgroupRoot: /kubelet
+failSwapOn: false
+imageGCHighThresholdPercent: 100
+evictionHard: {{nodefs.available: "0%", nodefs.inodesFree: "0%", imagefs.available: "0%"}}
 "#
     )
 }
@@ -78,7 +95,7 @@ pub(super) fn api_server(dir: &Path) -> Command {
     command
 }
 
-pub(super) fn controller_manager(dir: &Path) -> Command {
+pub(super) fn controller_manager(dir: &Path, signing: Option<&str>) -> Command {
     let pki = dir.join("pki");
     let mut command = with_kubeconfig("kube-controller-manager", &dir.join("controller-manager.conf"));
     command
@@ -86,6 +103,9 @@ pub(super) fn controller_manager(dir: &Path) -> Command {
         .arg("--controllers=*,bootstrapsigner,tokencleaner")
         .arg(format!("--cluster-cidr={POD_NETWORK}"))
         .arg(format!("--service-cluster-ip-range={SERVICE_NETWORK}"));
+    if let Some(duration) = signing {
+        command.arg(format!("--cluster-signing-duration={duration}"));
+    }
     for (name, file) in [
         ("cluster-signing-cert-file", "ca.crt"),
         ("cluster-signing-key-file", "ca.key"),

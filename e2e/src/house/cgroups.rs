@@ -13,6 +13,12 @@ use nix::sched::{CloneFlags, unshare};
 /// How often a removal is tried: the last process may still be on its way out.
 const ATTEMPTS: u32 = 50;
 
+/// The file with a cgroup's processes; what is written to it joins.
+const PROCS: &str = "cgroup.procs";
+
+/// The writer, whatever its number is in whatever namespace.
+const SELF: &str = "0";
+
 /// A mounted hierarchy.
 #[derive(Debug)]
 struct Hierarchy {
@@ -26,6 +32,9 @@ impl Hierarchy {
         self.kind == "cgroup2"
     }
 }
+
+/// The cgroup for processes where a cgroup that hands controllers down must have none itself (v2).
+const LEAF: &str = "house";
 
 /// Makes an empty cgroup of this name at the top of every hierarchy.
 pub(super) fn make(name: &str) -> Result<()> {
@@ -48,12 +57,30 @@ pub(super) fn make(name: &str) -> Result<()> {
 /// Moves this process into the cgroups of that name and mounts them in the place of the whole hierarchies. The mount
 /// namespace must be its own.
 pub(super) fn enter(name: &str) -> Result<()> {
-    let hierarchies = hierarchies()?;
-    for hierarchy in &hierarchies {
-        join(&hierarchy.mounted.join(name))?;
+    for hierarchy in hierarchies()? {
+        join(&hierarchy.mounted.join(name), SELF)?;
     }
     unshare(CloneFlags::CLONE_NEWCGROUP)?;
-    for hierarchy in &hierarchies {
+    mount_again(SELF).map(drop)
+}
+
+/// Makes cgroups of this name for a machine within the house and returns the files that its first process writes itself
+/// to before it makes its cgroup namespace.
+pub(crate) fn make_inner(name: &str) -> Result<Vec<PathBuf>> {
+    make(name)?;
+    Ok(hierarchies()?.iter().map(|hierarchy| hierarchy.mounted.join(name).join(PROCS)).collect())
+}
+
+/// In that namespace and a mount namespace of its own: shows the machine's own part as the whole, and returns the files
+/// that its further processes write themselves to. `first` is the process id of its first.
+pub(crate) fn mount_inner(first: u32) -> Result<Vec<PathBuf>> {
+    mount_again(&first.to_string())
+}
+
+/// Mounts the cgroup namespace's part of every hierarchy in the place of the whole; `first`, in its root, makes room.
+fn mount_again(first: &str) -> Result<Vec<PathBuf>> {
+    let mut entrances = Vec::new();
+    for hierarchy in hierarchies()? {
         let place = &hierarchy.mounted;
         umount2(place, MntFlags::MNT_DETACH)?;
         let options = Some(hierarchy.options.as_str()).filter(|_| !hierarchy.is_v2());
@@ -61,17 +88,20 @@ pub(super) fn enter(name: &str) -> Result<()> {
             .with_context(|| format!("mounting {} again", place.display()))?;
         if hierarchy.is_v2() {
             // Only a cgroup without processes can hand controllers down.
-            let leaf = place.join("house");
+            let leaf = place.join(LEAF);
             fs::create_dir_all(&leaf)?;
-            join(&leaf)?;
+            join(&leaf, first)?;
             delegate(place)?;
+            entrances.push(leaf.join(PROCS));
+        } else {
+            entrances.push(place.join(PROCS));
         }
     }
-    Ok(())
+    Ok(entrances)
 }
 
 /// Removes the cgroups of that name, whose processes have ended.
-pub(super) fn remove(name: &str) -> Result<()> {
+pub(crate) fn remove(name: &str) -> Result<()> {
     for hierarchy in hierarchies()? {
         let own = hierarchy.mounted.join(name);
         let mut left = ATTEMPTS;
@@ -97,9 +127,8 @@ fn remove_tree(folder: &Path) -> io::Result<()> {
     fs::remove_dir(folder)
 }
 
-fn join(cgroup: &Path) -> Result<()> {
-    // "0" is the writer, whatever its number is in whatever namespace.
-    fs::write(cgroup.join("cgroup.procs"), "0").with_context(|| cgroup.display().to_string())
+fn join(cgroup: &Path, process: &str) -> Result<()> {
+    fs::write(cgroup.join(PROCS), process).with_context(|| cgroup.display().to_string())
 }
 
 /// Lets the children of a v2 cgroup have its controllers.
@@ -113,7 +142,8 @@ fn delegate(cgroup: &Path) -> Result<()> {
 }
 
 fn hierarchies() -> Result<Vec<Hierarchy>> {
-    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    // A thread may be in a mount namespace of its own.
+    let text = fs::read_to_string("/proc/thread-self/mountinfo")?;
     Ok(text.lines().filter_map(hierarchy).collect())
 }
 

@@ -29,10 +29,18 @@ impl Stage {
     /// # Errors
     /// One of them does not start.
     pub fn set(name: &'static str, registry: &str) -> Result<Self> {
+        Self::set_signing(name, registry, None)
+    }
+
+    /// The same; the cluster issues nodes' certificates for `signing` (such as `3m`).
+    ///
+    /// # Errors
+    /// One of them does not start.
+    pub fn set_signing(name: &'static str, registry: &str, signing: Option<&str>) -> Result<Self> {
         let dir = paths::scratch(name)?;
         let start = Instant::now();
         // The control plane brings the bridge, on whose address a registry for a guest listens.
-        let plane = ControlPlane::start(&dir.join("plane"))?;
+        let plane = ControlPlane::start_signing(&dir.join("plane"), signing)?;
         let registry = Registry::start(&dir.join("registry"), registry)?;
         registry.push_standard()?;
         let stage = Self { name, dir, start, plane, registry };

@@ -1,0 +1,29 @@
+// Command coredns is CoreDNS with the plugins that kubeadm's Corefile names and no others, as CoreDNS documents for
+// builds outside its own tree. Nothing here is compiled into Berth: the end-to-end tests put it into an image.
+package main
+
+import (
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/coremain"
+
+	_ "github.com/coredns/coredns/plugin/cache"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/forward"
+	_ "github.com/coredns/coredns/plugin/health"
+	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/loadbalance"
+	_ "github.com/coredns/coredns/plugin/loop"
+	_ "github.com/coredns/coredns/plugin/metrics"
+	_ "github.com/coredns/coredns/plugin/ready"
+	_ "github.com/coredns/coredns/plugin/reload"
+)
+
+// A query passes the plugins in this order, whatever the order in the Corefile.
+var directives = []string{
+	"reload", "ready", "health", "prometheus", "errors", "loadbalance", "cache", "kubernetes", "loop", "forward",
+}
+
+func main() {
+	dnsserver.Directives = directives
+	coremain.Run()
+}

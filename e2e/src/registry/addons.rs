@@ -1,0 +1,141 @@
+//! The images that kubeadm's addons and a kind-like network run: the programs are built from Go modules.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::image::{self, Image, Layer};
+use crate::{command, controlplane, paths};
+
+/// kube-proxy as kubeadm names it, in the repository that stands for registry.k8s.io.
+pub fn kube_proxy_name() -> String {
+    format!("kube-proxy:{}", controlplane::build::KUBERNETES)
+}
+
+/// CoreDNS as kubeadm names it.
+pub const COREDNS: &str = "coredns/coredns:v1.14.6";
+
+/// The network's image.
+pub const KINDNET: &str = "berth/kindnet:1";
+
+/// What kindnetd does for its node, every ten seconds: the CNI configuration from the node's pod CIDR, in kindnetd's own
+/// words, and a route to each other node's pods by that node's address.
+const KINDNET_SCRIPT: &str = r#"#!/bin/sh
+account=/var/run/secrets/kubernetes.io/serviceaccount
+known=
+while :; do
+  # One line for each node: name, pod CIDR, address.
+  nodes=$(wget -q -O - --header "Authorization: Bearer $(cat $account/token)" --header "Accept: application/yaml" \
+    "https://$CONTROL_PLANE_ENDPOINT/api/v1/nodes" | awk '
+      /^- /{ name = cidr = address = "" }
+      /^    name: /{ name = $2 }
+      /^    podCIDR: /{ cidr = $2 }
+      /^    - address: /{ address = $3 }
+      /^      type: InternalIP/{ print name, cidr, address }')
+  if [ "$nodes" != "$known" ]; then
+    echo "$nodes" | while read -r name cidr address; do
+      if [ "$name" = "$NODE_NAME" ]; then
+        cat >/etc/cni/net.d/.10-kindnet.conflist <<END
+{
+	"cniVersion": "0.3.1",
+	"name": "kindnet",
+	"plugins": [
+	{
+		"type": "ptp",
+		"ipMasq": false,
+		"ipam": {
+			"type": "host-local",
+			"dataDir": "/run/cni-ipam-state",
+			"routes": [
+				{ "dst": "0.0.0.0/0" }
+			],
+			"ranges": [
+				[ { "subnet": "$cidr" } ]
+			]
+		}
+		,
+		"mtu": 1500
+	},
+	{
+		"type": "portmap",
+		"capabilities": {
+			"portMappings": true
+		}
+	}
+	]
+}
+END
+        mv /etc/cni/net.d/.10-kindnet.conflist /etc/cni/net.d/10-kindnet.conflist
+        echo "wrote the configuration for $cidr"
+      elif [ -n "$address" ]; then
+        ip route replace "$cidr" via "$address" && echo "pods of $name are reached by $address"
+      fi
+    done
+    known=$nodes
+  fi
+  sleep 10 & wait $!
+done
+"#;
+
+/// kube-proxy with the nft that it runs and the libraries of that.
+///
+/// # Errors
+/// A program is missing.
+pub fn kube_proxy() -> Result<Image> {
+    let nft = Path::new("/usr/sbin/nft");
+    let tools = with_libraries(nft)?;
+    let program = fs::read(paths::control_plane_bin().join("kube-proxy"))?;
+    let top = Layer::default()
+        .folder("usr/local", 0o755)?
+        .folder("usr/local/bin", 0o755)?
+        .file("usr/local/bin/kube-proxy", 0o755, &program)?
+        .done()?;
+    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    Ok(Image { layers: vec![tools, top], config: json!({"Env": [path], "Cmd": ["/usr/local/bin/kube-proxy"]}) })
+}
+
+/// CoreDNS, run without rights as the official image does.
+///
+/// # Errors
+/// The program is missing.
+pub fn coredns() -> Result<Image> {
+    let program = fs::read(paths::control_plane_bin().join("coredns"))?;
+    let layer = Layer::default().folder("etc", 0o755)?.folder("tmp", 0o1777)?.file("coredns", 0o755, &program)?.done()?;
+    Ok(Image { layers: vec![layer], config: json!({"Entrypoint": ["/coredns"], "WorkingDir": "/"}) })
+}
+
+/// A network for pods that does what kindnetd does.
+///
+/// # Errors
+/// busybox is not installed.
+pub fn kindnet() -> Result<Image> {
+    let mut image = image::busybox()?;
+    image.layers.push(Layer::default().file("kindnet", 0o755, KINDNET_SCRIPT.as_bytes())?.done()?);
+    image.config["Cmd"] = json!(["/kindnet"]);
+    Ok(image)
+}
+
+/// A layer of a program of this machine and the shared libraries that it names, each where it is here.
+fn with_libraries(program: &Path) -> Result<Vec<u8>> {
+    let listed = command::output(Command::new("ldd").arg(program))?;
+    // "NAME => PATH (ADDRESS)", or the loader's path alone.
+    let libraries = listed.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
+    let files: BTreeSet<&str> = libraries.chain(program.to_str()).collect();
+    let mut folders = BTreeSet::new();
+    for file in &files {
+        folders.extend(Path::new(file).ancestors().skip(1).filter_map(Path::to_str).filter(|path| *path != "/"));
+    }
+    let mut layer = Layer::default();
+    for folder in folders {
+        layer = layer.folder(folder.trim_start_matches('/'), 0o755)?;
+    }
+    for file in files {
+        let bytes = fs::read(file).with_context(|| file.to_owned())?;
+        layer = layer.file(file.trim_start_matches('/'), 0o755, &bytes)?;
+    }
+    layer.done()
+}
