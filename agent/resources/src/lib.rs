@@ -8,6 +8,7 @@
 //! Calls block for the time of some file writes; [`Cgroups::remove`] may wait for dying processes.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use berth_agent_core::qos::{self, Class};
@@ -82,10 +83,15 @@ impl Cgroups {
         self.weigh(|burstable| burstable.remove(uid).is_some())
     }
 
-    /// Removes the QoS and root cgroups where nothing is left in them: standalone leaves nothing behind.
+    /// Removes the QoS and root cgroups, and those above the root, where nothing is left in them: standalone and a node
+    /// that leaves its cluster leave nothing behind.
     pub fn close(&self) {
-        for class in [Class::Burstable, Class::BestEffort, Class::Guaranteed] {
-            if let Ok(cgroup) = self.host.open(&resources::qos_path(&self.root, class)) {
+        let classes = [Class::Burstable, Class::BestEffort, Class::Guaranteed];
+        let classes = classes.map(|class| resources::qos_path(&self.root, class));
+        let above = Path::new(&self.root).ancestors().skip(1).filter(|above| above.parent().is_some());
+        let above = above.map(|above| above.display().to_string());
+        for path in classes.into_iter().chain(above) {
+            if let Ok(cgroup) = self.host.open(&path) {
                 cgroup.remove_if_empty();
             }
         }
@@ -164,7 +170,8 @@ mod tests {
 
     #[test]
     fn pods_come_and_go() {
-        let root = format!("/berth-test-resources-{}", std::process::id());
+        let above = format!("/berth-test-resources-{}", std::process::id());
+        let root = format!("{above}/kubepods");
         let cgroups = Cgroups::open(&root).expect("root access to cgroups");
         let policy = Policy { pids: Some(100), ..Policy::default() };
         let burstable = pod("u1", json!({"requests": {"cpu": "250m"}, "limits": {"cpu": "500m", "memory": "64Mi"}}));
@@ -193,7 +200,9 @@ mod tests {
         cgroups.remove(&burstable).expect("removing again is fine");
         cgroups.remove_uid("u2").expect("remove by UID");
         cgroups.close();
-        assert!(!cgroups.host.open(&root).expect("a path").exists(), "{root} is left");
+        for path in [root, above] {
+            assert!(!cgroups.host.open(&path).expect("a path").exists(), "{path} is left");
+        }
     }
 
     #[test]
