@@ -1,6 +1,7 @@
 //! Benchmarks: every figure beside the reference's or the kernel's own in the same run.
 
 mod client;
+mod cni;
 mod figure;
 mod floor;
 mod reference;
@@ -8,6 +9,7 @@ mod rows;
 mod shim;
 mod table;
 
+pub use cni::cni;
 pub use floor::floor;
 pub use reference::{build as build_reference, build_plugins as build_reference_plugins};
 pub use rows::pod;

@@ -10,7 +10,7 @@ use anyhow::Result;
 use berth_e2e::controlplane::{self, ControlPlane};
 use berth_e2e::registry::{self, Registry};
 use berth_e2e::{apt, bench, house, node::Shape, paths, scenario, vm};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Checks, tests and benchmarks of Berth", disable_version_flag = true)]
@@ -96,7 +96,11 @@ enum E2eTask {
         first: u64,
     },
     /// Nodes of a kubeadm cluster, by `berth join` and by kubeadm: joins that fail, services, rotation, leaving
-    JoinKubeadm,
+    JoinKubeadm {
+        /// Only this part of it
+        #[arg(long, value_enum)]
+        only: Option<JoinPart>,
+    },
     /// Our CNI plugins beside the reference's: results, links, routes and traffic are the same
     Cni,
     /// Bad manifests, images, registries, options and rights: one clear line each
@@ -107,12 +111,34 @@ enum E2eTask {
     Yaml,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum JoinPart {
+    /// Joins that can't succeed
+    Failing,
+    /// A join killed at each of its steps
+    Crash,
+    /// Two nodes' whole life
+    Nodes,
+}
+
+impl JoinPart {
+    fn part(self) -> scenario::join::Part {
+        match self {
+            Self::Failing => scenario::join::Part::Failing,
+            Self::Crash => scenario::join::Part::Crash,
+            Self::Nodes => scenario::join::Part::Nodes,
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum BenchTask {
     /// What the kernel itself takes
     Floor(Json),
     /// A pod's life through the CRI, Berth beside containerd with crun
     Pod(Json),
+    /// Attaching pods to a network, our plugins beside the reference's
+    Cni(Json),
     /// Build and fetch what Berth is compared with
     Reference,
 }
@@ -184,6 +210,9 @@ fn run(cli: Cli) -> Result<()> {
         Task::Bench { command: BenchTask::Pod(Json { json }) } => {
             house::run(|| prepare(prepare_bench), || bench::pod(json))
         }
+        Task::Bench { command: BenchTask::Cni(Json { json }) } => {
+            house::run(|| prepare(prepare_cni), || bench::cni(json))
+        }
         Task::Bench { command: BenchTask::Reference } => bench::build_reference(),
         Task::Vm { command: VmTask::FirstPod } => house::run(|| prepare(prepare_vm), scenario::vm::first_pod::play),
         Task::Vm { command: VmTask::Systemd } => house::run(
@@ -230,7 +259,7 @@ fn e2e(task: &E2eTask) -> Result<()> {
         }
         E2eTask::Cni => scenario::cni::play(&bench::build_reference_plugins()?),
         E2eTask::Crash { first } => scenario::crash::play(*first),
-        E2eTask::JoinKubeadm => scenario::join::play(),
+        E2eTask::JoinKubeadm { only } => scenario::join::play(|part| only.is_none_or(|only| part == only.part())),
         E2eTask::BadInput => scenario::bad_input::play(),
         E2eTask::Probes => scenario::probes::play(),
         E2eTask::Yaml => scenario::yaml::play(),
