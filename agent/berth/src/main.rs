@@ -123,7 +123,9 @@ fn own_options() -> Vec<Own> {
 
 fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
-        Command::Doctor(options) => return Ok(if doctor::run(&options) { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+        Command::Doctor(options) => {
+            return Ok(if doctor::run(&options) { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "berth", &mut std::io::stdout());
             return Ok(ExitCode::SUCCESS);
