@@ -13,8 +13,20 @@ use anyhow::{Context, Result, ensure};
 use crate::{command, paths};
 
 /// What a node's userland needs besides Berth; their dependencies come along.
-const PACKAGES: &[&str] =
-    &["base-files", "base-passwd", "coreutils", "dash", "findutils", "grep", "iproute2", "kmod", "libc-bin", "mount", "systemd", "util-linux"];
+const PACKAGES: &[&str] = &[
+    "base-files",
+    "base-passwd",
+    "coreutils",
+    "dash",
+    "findutils",
+    "grep",
+    "iproute2",
+    "kmod",
+    "libc-bin",
+    "mount",
+    "systemd",
+    "util-linux",
+];
 /// Changes whenever the image is put together in another way.
 const RECIPE: u32 = 1;
 /// Grows as it is used: only what holds something takes room.

@@ -57,7 +57,8 @@ impl Machine {
             .arg(&image)
             .args(["-append", COMMAND_LINE]);
         if let Some(disk) = hardware.disk {
-            qemu.env("TMPDIR", dir).args(["-drive", &format!("file={},format=raw,if=virtio,snapshot=on", disk.display())]);
+            qemu.env("TMPDIR", dir)
+                .args(["-drive", &format!("file={},format=raw,if=virtio,snapshot=on", disk.display())]);
         }
         if let Some(bridge) = hardware.bridge {
             add_port(bridge)?;

@@ -14,7 +14,8 @@ use crate::vm::Initramfs;
 pub(super) const GUEST: &str = "10.251.0.2";
 
 /// Gives the guest its address.
-pub(super) const NETWORK: &str = "ip link set eth0 up && ip address add 10.251.0.2/24 dev eth0 && ip route add default via 10.251.0.1";
+pub(super) const NETWORK: &str =
+    "ip link set eth0 up && ip address add 10.251.0.2/24 dev eth0 && ip route add default via 10.251.0.1";
 
 /// The program under test, and the files of a node: where kubeadm has them what an agent is given, where Berth has them
 /// the registries.
@@ -35,7 +36,8 @@ pub(super) fn put_node(image: &mut Initramfs, stage: &Stage, node: &str, more: &
 /// The units that Berth ships, where a distribution's package would put them.
 pub(super) fn put_units(image: &mut Initramfs) -> Result<()> {
     let source = paths::checkout().join("manifests/systemd");
-    for unit in ["berth-runtime.service", "berth-agent.service", "kubelet.service", "kubelet.service.d/10-kubeadm.conf"] {
+    for unit in ["berth-runtime.service", "berth-agent.service", "kubelet.service", "kubelet.service.d/10-kubeadm.conf"]
+    {
         image.put(&format!("usr/lib/systemd/system/{unit}"), 0o644, &fs::read(source.join(unit))?);
     }
     Ok(())
