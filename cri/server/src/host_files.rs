@@ -1,7 +1,7 @@
 //! What lies on the host under the paths that a container's configuration names.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use berth_cri_core::view::{HostDevice, HostFiles, HostPath};
@@ -25,8 +25,9 @@ pub(crate) fn look_up(config: &cri::ContainerConfig) -> Result<HostFiles, Status
         let mountinfo = fs::read_to_string("/proc/self/mountinfo")
             .map_err(|error| Status::internal(format!("/proc/self/mountinfo: {error}")))?;
         for path in paths {
+            make_missing(Path::new(path))?;
             // What can't be resolved does not exist for a container.
-            if let Ok(resolved) = fs::canonicalize(path) {
+            if let Ok(resolved) = source(path) {
                 let resolved = text(&resolved);
                 let propagation = mountinfo::propagation(&mountinfo, &resolved);
                 files.mounts.insert(path.to_owned(), HostPath { resolved, propagation });
@@ -46,6 +47,32 @@ pub(crate) fn look_up(config: &cri::ContainerConfig) -> Result<HostFiles, Status
         files.seccomp_profile = bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     }
     Ok(files)
+}
+
+/// A source that is not there becomes an empty folder: kubeadm's own kube-proxy mounts /lib/modules, whether a node has
+/// modules or not. The CRI does not say it; clusters rely on it
+/// (`containerd@v2.3.4:internal/cri/opts/spec_linux_opts.go#WithMounts`).
+fn make_missing(path: &Path) -> Result<(), Status> {
+    // A link to nowhere is there: what it means is not for us to guess.
+    if !path.is_absolute() || fs::symlink_metadata(path).is_ok() {
+        return Ok(());
+    }
+    berth_effect::run("mount-source-make", || fs::DirBuilder::new().recursive(true).mode(0o755).create(path))
+        .map_err(|error| Status::internal(format!("mount source {}: {error}", path.display())))
+}
+
+/// Where a mount's source really is. One that is missing becomes a folder, as other runtimes have it: kube-proxy mounts
+/// /lib/modules wherever it runs. It stays, since others may use it by then.
+fn source(path: &str) -> io::Result<PathBuf> {
+    match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.starts_with('/') => {
+            berth_effect::run("mount-source-create", || {
+                fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+            })?;
+            fs::canonicalize(path)
+        }
+        other => other,
+    }
 }
 
 /// The device nodes at a path or below it. Terminals and shared memory are the container's own, links lead elsewhere.
@@ -78,4 +105,24 @@ fn devices(path: &Path, depth: usize) -> Vec<HostDevice> {
         uid: data.uid(),
         gid: data.gid(),
     }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_source_becomes_a_folder_and_a_bad_one_stays_bad() {
+        let folder = tempfile::tempdir().expect("folder");
+        let inner = folder.path().join("lib/modules");
+        let path = text(&inner);
+        assert_eq!(source(&path).expect("made"), fs::canonicalize(&inner).expect("there"));
+        assert!(inner.is_dir());
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, "").expect("file");
+        source(&text(&file.join("below"))).expect_err("below a file");
+        std::os::unix::fs::symlink(folder.path().join("nowhere"), &link).expect("link");
+        source(&text(&link)).expect_err("a link to nothing");
+        source("relative/path").expect_err("not absolute");
+    }
 }
