@@ -28,13 +28,12 @@ impl<'a> Installation<'a> {
     ///
     /// # Errors
     /// [`JoinError::Io`]; nothing is left then.
-    pub fn begin(paths: &'a Paths, lock: &Lock, plan: &Plan, mut told: impl FnMut(&File)) -> Result<Self, JoinError> {
+    pub fn begin(paths: &'a Paths, _lock: &Lock, plan: &Plan, mut told: impl FnMut(&File)) -> Result<Self, JoinError> {
         let mut journal = plan.journal.clone();
         let written = plan.files.iter().map(|file| file.path.clone());
         let files = written.chain([paths.kubeconfig()]);
         journal.files = files.map(|path| Entry { kept: path.exists(), path }).collect();
         journal.folders = missing(journal.files.iter().map(|entry| entry.path.as_path()), &paths.certificates());
-        journal.folders.extend(lock.made().cloned());
         journal.certificates_before = names(&paths.certificates());
         let installation = Self { paths, journal };
         let written = installation.journal.save(paths).and_then(|()| installation.write(plan, &mut told));
@@ -178,17 +177,12 @@ impl<'a> Installation<'a> {
         for folder in folders.chain([certificates.as_path()]).chain(self.paths.journal().parent()) {
             remove_torn(folder);
         }
-        for folder in self.journal.folders.iter().rev().filter(|folder| !self.paths.journal().starts_with(folder)) {
+        for folder in self.journal.folders.iter().rev() {
             remove_empty(folder);
         }
         if errors.is_empty() {
             let journal = self.paths.journal();
             errors.extend(record::remove(&journal).map_err(JoinError::io("removing", journal)).err());
-            for folder in self.journal.folders.iter().rev() {
-                remove_empty(folder);
-            }
-            // Made by an attempt that died before it could write so.
-            self.paths.journal().parent().into_iter().for_each(remove_empty);
         }
         errors
     }

@@ -12,42 +12,35 @@ use crate::{JoinError, Paths};
 pub struct Lock {
     /// The journal's folder itself is locked: a lock file would be one thing more to leave behind.
     _folder: File,
-    made: Option<PathBuf>,
+    path: PathBuf,
 }
 
 impl Lock {
-    /// Takes it. The journal's folder is made if need be, and removed at the end if it stayed empty.
+    /// Takes it. The journal's folder is made if need be, and removed at the end if it is empty then: it may be that of an
+    /// attempt that died, or of a join that was undone.
     ///
     /// # Errors
     /// [`JoinError::Busy`], or what the file system answers.
     pub fn take(paths: &Paths) -> Result<Self, JoinError> {
         let journal = paths.journal();
         let path = journal.parent().map_or_else(|| PathBuf::from("/"), PathBuf::from);
-        let made = !path.is_dir();
-        if made {
+        if !path.is_dir() {
             berth_effect::run("join-folder-make", || fs::create_dir_all(&path))
                 .map_err(JoinError::io("making the folder", &path))?;
         }
         let folder = File::open(&path).map_err(JoinError::io("opening", &path))?;
         match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { _folder: folder, made: made.then_some(path) }),
+            Ok(()) => Ok(Self { _folder: folder, path }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(JoinError::Busy),
             Err(error) => Err(JoinError::io("locking", path)(error.into())),
         }
-    }
-
-    /// The journal's folder, when it was not there before.
-    pub(crate) fn made(&self) -> Option<&PathBuf> {
-        self.made.as_ref()
     }
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if let Some(path) = &self.made {
-            // Refused when something lies in it by now.
-            berth_effect::run("join-folder-remove", || fs::remove_dir(path)).ok();
-        }
+        // Refused when something lies in it.
+        berth_effect::run("join-folder-remove", || fs::remove_dir(&self.path)).ok();
     }
 }
 
