@@ -1,8 +1,9 @@
 //! What lies on the host under the paths that a container's configuration names.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use berth_cri_core::view::{HostDevice, HostFiles, HostPath};
 use berth_cri_core::{compile, mountinfo};
