@@ -26,7 +26,6 @@ pub(crate) fn look_up(config: &cri::ContainerConfig) -> Result<HostFiles, Status
         let mountinfo = fs::read_to_string("/proc/self/mountinfo")
             .map_err(|error| Status::internal(format!("/proc/self/mountinfo: {error}")))?;
         for path in paths {
-            make_missing(Path::new(path))?;
             // What can't be resolved does not exist for a container.
             if let Ok(resolved) = source(path) {
                 let resolved = text(&resolved);
@@ -48,18 +47,6 @@ pub(crate) fn look_up(config: &cri::ContainerConfig) -> Result<HostFiles, Status
         files.seccomp_profile = bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     }
     Ok(files)
-}
-
-/// A source that is not there becomes an empty folder: kubeadm's own kube-proxy mounts /lib/modules, whether a node has
-/// modules or not. The CRI does not say it; clusters rely on it
-/// (`containerd@v2.3.4:internal/cri/opts/spec_linux_opts.go#WithMounts`).
-fn make_missing(path: &Path) -> Result<(), Status> {
-    // A link to nowhere is there: what it means is not for us to guess.
-    if !path.is_absolute() || fs::symlink_metadata(path).is_ok() {
-        return Ok(());
-    }
-    berth_effect::run("mount-source-make", || fs::DirBuilder::new().recursive(true).mode(0o755).create(path))
-        .map_err(|error| Status::internal(format!("mount source {}: {error}", path.display())))
 }
 
 /// Where a mount's source really is. One that is missing becomes a folder, as other runtimes have it: kube-proxy mounts
