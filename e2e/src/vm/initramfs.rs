@@ -39,7 +39,7 @@ const INIT_ALONE: &str = r#"#!/bin/busybox sh
 B=/bin/busybox
 if [ ! -e /.moved ]; then
   $B mkdir -p /new; $B mount -t tmpfs -o size=75%,mode=755 new /new
-  $B cp -a /bin /etc /init /lib /lib64 /modules /root /usr /new/; : >/new/.moved
+  $B cp -a /bin /etc /init /lib /lib64 /modules /root /usr /var /new/; : >/new/.moved
   exec $B switch_root /new /init
 fi
 $B --install -s /bin
@@ -125,7 +125,7 @@ impl Initramfs {
 
     fn new(kernel: &Kernel, init: &str, modules: &[&str]) -> Result<Self> {
         let mut own = Self { archive: Archive::default(), folders: BTreeSet::new(), files: BTreeSet::new(), below: "" };
-        for folder in ["bin", "etc", "lib", "lib64", "modules", "root", "usr/bin"] {
+        for folder in ["bin", "etc", "lib", "lib64", "modules", "root", "usr/bin", "var"] {
             own.folder(folder);
         }
         own.copy(Path::new("/bin/busybox"), "bin/busybox")?;
