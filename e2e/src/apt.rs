@@ -20,6 +20,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("iptables", "iptables-save"),
     ("libfaketime", FAKETIME),
     ("nftables", "nft"),
+    ("openssl", "openssl"),
     ("qemu-system-x86", "qemu-system-x86_64"),
     ("strace", "strace"),
     ("util-linux", "nsenter"),

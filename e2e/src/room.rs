@@ -153,7 +153,12 @@ impl Room {
     }
 
     fn folders(&self) -> Folders {
-        Folders::new(&[&self.disk.join(root::UPPER), &self.disk.join(root::LIB), Path::new("/run"), Path::new("/var/log")])
+        Folders::new(&[
+            &self.disk.join(root::UPPER),
+            &self.disk.join(root::LIB),
+            Path::new("/run"),
+            Path::new("/var/log"),
+        ])
     }
 
     fn open_namespaces(&self) -> Result<Vec<(File, CloneFlags)>> {

@@ -13,8 +13,16 @@ use crate::{command, paths};
 pub const KUBERNETES: &str = "v1.37.2";
 
 /// Everything that [`build`] makes.
-pub const PROGRAMS: &[&str] =
-    &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubeadm", "kubectl", "kubelet", ETCD];
+pub const PROGRAMS: &[&str] = &[
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+    "kubeadm",
+    "kubectl",
+    "kubelet",
+    ETCD,
+];
 
 const ETCD: &str = "etcd";
 

@@ -29,8 +29,9 @@ account=/var/run/secrets/kubernetes.io/serviceaccount
 known=
 while :; do
   # One line for each node: name, pod CIDR, address.
-  nodes=$(wget -q -O - --header "Authorization: Bearer $(cat $account/token)" --header "Accept: application/yaml" \
-    "https://$CONTROL_PLANE_ENDPOINT/api/v1/nodes" | awk '
+  nodes=$(printf 'GET /api/v1/nodes HTTP/1.0\r\nAuthorization: Bearer %s\r\nAccept: application/yaml\r\n\r\n' "$(cat $account/token)" |
+    openssl s_client -quiet -verify_return_error -CAfile $account/ca.crt -connect "$CONTROL_PLANE_ENDPOINT" 2>/dev/null |
+    awk '
       /^- /{ name = cidr = address = "" }
       /^    name: /{ name = $2 }
       /^    podCIDR: /{ cidr = $2 }
@@ -104,7 +105,8 @@ pub fn kube_proxy() -> Result<Image> {
 /// The program is missing.
 pub fn coredns() -> Result<Image> {
     let program = fs::read(paths::control_plane_bin().join("coredns"))?;
-    let layer = Layer::default().folder("etc", 0o755)?.folder("tmp", 0o1777)?.file("coredns", 0o755, &program)?.done()?;
+    let layer =
+        Layer::default().folder("etc", 0o755)?.folder("tmp", 0o1777)?.file("coredns", 0o755, &program)?.done()?;
     Ok(Image { layers: vec![layer], config: json!({"Entrypoint": ["/coredns"], "WorkingDir": "/"}) })
 }
 
@@ -114,6 +116,8 @@ pub fn coredns() -> Result<Image> {
 /// busybox is not installed.
 pub fn kindnet() -> Result<Image> {
     let mut image = image::busybox()?;
+    // busybox has no TLS that the API server accepts.
+    image.layers.push(with_libraries(Path::new("/usr/bin/openssl"))?);
     image.layers.push(Layer::default().file("kindnet", 0o755, KINDNET_SCRIPT.as_bytes())?.done()?);
     image.config["Cmd"] = json!(["/kindnet"]);
     Ok(image)

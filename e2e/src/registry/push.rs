@@ -13,15 +13,21 @@ use crate::http::{self, Response};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+const COMPRESSED: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+/// Layers that are larger stay as they are: the way to a registry on the same machine is shorter than compressing.
+const LARGE: usize = 16 << 20;
 
 pub(super) fn push(address: &str, name: &str, image: &Image) -> Result<String> {
     let (repository, tag) = name.rsplit_once(':').context("an image name is REPOSITORY:TAG")?;
     let mut layers = Vec::new();
     for layer in &image.layers {
-        let compressed = gzip(layer)?;
-        blob(address, repository, &compressed)?;
-        layers.push(json!({"mediaType": LAYER, "size": compressed.len(), "digest": digest(&compressed)}));
+        let compressed = if layer.len() > LARGE { None } else { Some(gzip(layer)?) };
+        let kind = if compressed.is_some() { COMPRESSED } else { LAYER };
+        let bytes = compressed.as_ref().unwrap_or(layer);
+        blob(address, repository, bytes)?;
+        layers.push(json!({"mediaType": kind, "size": bytes.len(), "digest": digest(bytes)}));
     }
     let config = serde_json::to_vec(&image_config(image))?;
     blob(address, repository, &config)?;

@@ -50,15 +50,15 @@ pub(super) fn build(disk: &Path) -> Result<()> {
     for folder in [UPPER, LIB, "work", "root"] {
         fs::create_dir(disk.join(folder))?;
     }
-    let layers =
-        format!("lowerdir=/,upperdir={},workdir={}", disk.join(UPPER).display(), disk.join("work").display());
+    let layers = format!("lowerdir=/,upperdir={},workdir={}", disk.join(UPPER).display(), disk.join("work").display());
     mount(Some("room"), &root, Some("overlay"), MsFlags::empty(), Some(layers.as_str())).context("the room's root")?;
 
     let place = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
     for path in mounted_on_root()? {
         if !left_out(&path) {
             let kind = if path == Path::new("/sys") { MsFlags::empty() } else { MsFlags::MS_BIND | MsFlags::MS_REC };
-            let (source, file_system) = if kind.is_empty() { (Path::new("sysfs"), Some("sysfs")) } else { (&*path, None) };
+            let (source, file_system) =
+                if kind.is_empty() { (Path::new("sysfs"), Some("sysfs")) } else { (&*path, None) };
             mount(Some(source), &place(&path), file_system, kind, NONE)
                 .with_context(|| format!("{} for the room", path.display()))?;
         }
@@ -116,7 +116,7 @@ fn mounted_on_root() -> Result<Vec<PathBuf>> {
 fn children_of_root(mountinfo: &str) -> Vec<PathBuf> {
     let fields = || mountinfo.lines().map(|line| line.split(' ').collect::<Vec<_>>()).filter(|fields| fields.len() > 4);
     // A root may be mounted over another one: the last counts.
-    let Some(root) = fields().filter(|fields| fields[4] == "/").last() else { return Vec::new() };
+    let Some(root) = fields().rfind(|fields| fields[4] == "/") else { return Vec::new() };
     fields().filter(|fields| fields[1] == root[0] && fields[4] != "/").map(|fields| fields[4].into()).collect()
 }
 

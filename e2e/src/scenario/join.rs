@@ -18,6 +18,7 @@ use anyhow::{Context, Result};
 use super::Stage;
 use crate::command;
 use crate::kube::Kube;
+use crate::leak::Picture;
 use crate::room::Room;
 use node::Node;
 
@@ -29,43 +30,65 @@ const SECOND: (&str, &str) = ("join-2", "10.251.0.12");
 /// Signers backdate certificates by 5 minutes, so these live for 8, of which 70 to 90 % are over after 36 s to 132 s.
 const SIGNING: &str = "3m";
 
-/// Plays the scenario; call it in a house.
+/// What the scenario shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Joins that can't succeed.
+    Failing,
+    /// A join that is killed at each of its steps.
+    Crash,
+    /// Two nodes' whole life.
+    Nodes,
+}
+
+/// Plays the parts that are `wanted`; call it in a house.
 ///
 /// # Errors
 /// What was not as it should be.
-pub fn play() -> Result<()> {
+pub fn play(wanted: impl Fn(Part) -> bool) -> Result<()> {
     let stage = Stage::set_signing("join-kubeadm", REGISTRY, Some(SIGNING))?;
     let kube = stage.kube();
     stage.plane().admit_nodes()?;
-    stage.registry().push_addons()?;
-    stage.say("kubeadm's bootstrap token and configurations are in place, and the addons' images in the registry");
+    stage.say("kubeadm's bootstrap token and configurations are in place");
     let first = build(FIRST, &stage)?;
     let second = build(SECOND, &stage)?;
     let empty = (first.picture()?, second.picture()?);
     stage.say(&format!("two rooms are built: {}", empty.0));
 
-    failing::play(&stage, &first, &empty.0)?;
-    crash::play(&stage, &kube, &first, &empty.0)?;
-
-    stage.plane().install_addons()?;
-    kube.apply(&manifests::kindnet(stage.registry()))?;
-    let mut node = node::join(&stage, &first)?;
-    let story = tell(&stage, &kube, &mut node, &second);
-    if story.is_err() {
-        eprintln!("{}", command::tail_of(&stage.dir().join(format!("{}.log", first.name()))));
-        eprintln!("{}", overview(&kube));
+    if wanted(Part::Failing) {
+        failing::play(&stage, &first, &empty.0)?;
     }
-    story?;
-    node.leave(&stage, &kube)?;
-    node::forget_the_clusters_own(&first)?;
-    first.await_equal(&empty.0, &[]).context("after berth leave")?;
-    stage.say("berth leave has left nothing behind");
-    node::forget_the_clusters_own(&second)?;
-    kubeadm::forget_the_operators_own(&second)?;
-    second.await_equal(&empty.1, &[]).context("after kubeadm reset")?;
-    stage.say("kubeadm reset has left nothing behind but the images");
+    if wanted(Part::Crash) {
+        crash::play(&stage, &kube, &first, &empty.0)?;
+    }
+    if wanted(Part::Nodes) {
+        nodes(&stage, &kube, (&first, &second), (&empty.0, &empty.1))?;
+    }
     drop((first, second));
     stage.clear()
+}
+
+fn nodes(stage: &Stage, kube: &Kube, (first, second): (&Room, &Room), empty: (&Picture, &Picture)) -> Result<()> {
+    stage.registry().push_addons()?;
+    stage.say("the addons' images are in the registry");
+    stage.plane().install_addons()?;
+    kube.apply(&manifests::kindnet(stage.registry()))?;
+    let mut node = node::join(stage, first)?;
+    let story = tell(stage, kube, &mut node, second);
+    if story.is_err() {
+        eprintln!("{}", command::tail_of(&stage.dir().join(format!("{}.log", first.name()))));
+        eprintln!("{}", overview(kube));
+    }
+    story?;
+    node.leave(stage, kube)?;
+    node::forget_the_clusters_own(first)?;
+    first.await_equal(empty.0, &[]).context("after berth leave")?;
+    stage.say("berth leave has left nothing behind");
+    node::forget_the_clusters_own(second)?;
+    kubeadm::forget_the_operators_own(second)?;
+    second.await_equal(empty.1, &[]).context("after kubeadm reset")?;
+    stage.say("kubeadm reset has left nothing behind but the images");
+    Ok(())
 }
 
 fn tell(stage: &Stage, kube: &Kube, first: &mut Node<'_>, second: &Room) -> Result<()> {
@@ -89,7 +112,9 @@ fn build((name, address): (&str, &str), stage: &Stage) -> Result<Room> {
         for (host, upstream) in [("registry.k8s.io", "https://registry.k8s.io"), (REGISTRY, "http://10.251.0.1:5000")] {
             let folder = format!("/etc/berth/certs.d/{host}");
             fs::create_dir_all(&folder)?;
-            let text = format!("server = \"{upstream}\"\n[host.\"http://{REGISTRY}\"]\ncapabilities = [\"pull\", \"resolve\"]\n");
+            let text = format!(
+                "server = \"{upstream}\"\n[host.\"http://{REGISTRY}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
+            );
             fs::write(format!("{folder}/hosts.toml"), text)?;
         }
         Ok(())

@@ -126,7 +126,12 @@ pub(super) fn reset(stage: &Stage, kube: &Kube, node: &mut Node<'_>) -> Result<(
         for folder in ["/run/berth/sandboxes", "/run/berth/netns", "/var/lib/kubelet", "/etc/kubernetes/pki"] {
             left.extend(fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path().display().to_string()));
         }
-        left.extend(fs::read_dir("/etc/kubernetes")?.flatten().map(|e| e.path().display().to_string()).filter(|path| path.ends_with(".conf")));
+        left.extend(
+            fs::read_dir("/etc/kubernetes")?
+                .flatten()
+                .map(|e| e.path().display().to_string())
+                .filter(|path| path.ends_with(".conf")),
+        );
         Ok(left)
     })?;
     ensure!(left.is_empty(), "kubeadm reset has left {}", left.join("\n"));
@@ -144,7 +149,13 @@ pub(super) fn forget_the_operators_own(room: &Room) -> Result<()> {
         for path in INSTALLED {
             fs::remove_file(path)?;
         }
-        for folder in [&format!("{UNITS}/kubelet.service.d"), "/etc/kubernetes", "/var/lib/kubelet", "/var/lib/berth", "/run/berth"] {
+        for folder in [
+            &format!("{UNITS}/kubelet.service.d"),
+            "/etc/kubernetes",
+            "/var/lib/kubelet",
+            "/var/lib/berth",
+            "/run/berth",
+        ] {
             fs::remove_dir_all(folder).with_context(|| (*folder).to_owned())?;
         }
         // A kubelet that reset has stopped is gone; should one run, it is ended with the scenario.

@@ -103,6 +103,8 @@ pub(super) fn forget_the_clusters_own(room: &Room) -> Result<()> {
                 fs::remove_file(path)?;
             }
         }
+        // kube-proxy mounts it; where the machine has modules, it is not empty.
+        let _ = fs::remove_dir("/lib/modules");
         Ok(())
     })
 }

@@ -1,5 +1,6 @@
 //! A node that systemd runs, by the units that Berth ships: what happens to these touches no container.
 
+mod joined;
 mod picture;
 mod units;
 
@@ -42,11 +43,11 @@ pub fn play() -> Result<()> {
     fill(&mut image, &stage)?;
     let hardware = Hardware { bridge: Some(BRIDGE), disk: Some(&disk) };
     let mut machine = Machine::boot(&kernel, &image.done(), &stage.dir().join("vm"), &hardware)?;
-    let story = tell(&stage, &mut machine);
+    let story = tell(&stage, &mut machine).and_then(|()| joined::tell(&stage, &mut machine));
     if story.is_err() {
         eprintln!(
             "{}",
-            machine.run("journalctl --no-pager -o cat -n 60 -u berth-runtime -u kubelet").unwrap_or_default()
+            machine.run("journalctl --no-pager -o cat -n 60 -u berth-runtime -u kubelet -u berth-agent; ip -br a; ip route").unwrap_or_default()
         );
     }
     story.with_context(|| machine.end_of_console())?;
@@ -151,7 +152,7 @@ fn delete(kube: &Kube, objects: &[&str]) -> Result<()> {
 
 fn journal_is_structured(machine: &mut Machine) -> Result<()> {
     let journal = machine
-        .run("journalctl --no-pager -o json --output-fields=MESSAGE,PRIORITY,_COMM -u berth-runtime -u kubelet")?;
+        .run("journalctl --no-pager -o json --output-fields=MESSAGE,PRIORITY,_COMM -u berth-runtime -u kubelet -u berth-agent; ip -br a; ip route")?;
     let entries = journal.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
     let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
     let left = entries.iter().find(|entry| text(entry, "MESSAGE").contains("left-over process"));
