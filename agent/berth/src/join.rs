@@ -12,7 +12,8 @@ use berth_join::{
 use berth_kube::certificates::{Store, bootstrap};
 
 use crate::cli::{Agent, Join, LogOptions};
-use crate::{agent, agent_options, host, logging, runtime};
+use crate::status::STATE;
+use crate::{agent, agent_options, host, leave, logging, runtime};
 
 /// kubeadm's default for `timeouts.tlsBootstrap`.
 const TLS_BOOTSTRAP: Duration = Duration::from_mins(5);
@@ -76,7 +77,18 @@ fn request(options: &Join) -> Result<Request> {
 
 /// Deals with what an earlier join has left: undoes one that did not get far, returns one that is to be gone on with.
 fn clear_the_way<'a>(paths: &'a Paths, request: &Request) -> Result<Option<Installation<'a>>> {
-    let journal = match standing(paths)? {
+    let standing = match standing(paths) {
+        Err(JoinError::Joined { .. }) if let Some(journal) = without_agent(paths, &request.node)? => {
+            println!(
+                "[preflight] This machine has joined {} as node {:?}, and no agent runs: starting it",
+                journal.describe(),
+                journal.node
+            );
+            return Ok(Some(Installation::resume(paths, journal)));
+        }
+        other => other?,
+    };
+    let journal = match standing {
         Standing::Free => return Ok(None),
         Standing::Starting(journal) if journal.node == request.node => {
             println!(
@@ -93,6 +105,13 @@ fn clear_the_way<'a>(paths: &'a Paths, request: &Request) -> Result<Option<Insta
         None => Ok(None),
         Some(error) => Err(error).context("undoing an earlier join"),
     }
+}
+
+/// The journal of a join as `node` whose agent runs in the foreground, and does not: it was killed, or the machine has
+/// booted since. Where systemd runs the agent it is systemd's to start.
+fn without_agent(paths: &Paths, node: &str) -> Result<Option<Journal>> {
+    let ours = Journal::load(paths)?.filter(|journal| journal.unit.is_none() && journal.node == node);
+    Ok(ours.filter(|_| leave::running(Path::new(STATE)).is_none()))
 }
 
 async fn discover(request: &Request) -> Result<Trusted> {

@@ -15,7 +15,8 @@ use crate::state::{self, AgentState, CertificateState};
 
 /// An API server that is slower than this is not there, as far as one screen goes.
 const PATIENCE: Duration = Duration::from_secs(5);
-const STATE: &str = "/run/berth";
+/// Where the agent says how it is.
+pub(crate) const STATE: &str = "/run/berth";
 const LOGS: &str = "/var/log/pods";
 
 pub(crate) async fn run(options: &cli::Status) -> Result<()> {
