@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -245,11 +246,20 @@ fn shim_processes(sandboxes: &Path) -> BTreeMap<String, Vec<i32>> {
         if flag == "--dir"
             && let Ok(id) = Path::new(&folder).strip_prefix(sandboxes)
             && let Some(id) = id.to_str().filter(|id| ids::is_id(id))
+            && sees(&entry.path(), sandboxes)
         {
             found.entry(id.to_owned()).or_default().push(pid);
         }
     }
     found
+}
+
+/// Whether a process means the same folder by a path as this one: in a container of this machine there may be another
+/// runtime with paths like ours.
+fn sees(process: &Path, folder: &Path) -> bool {
+    let theirs = process.join("root").join(folder.strip_prefix("/").unwrap_or(folder));
+    let number = |path: &Path| fs::metadata(path).map(|data| (data.dev(), data.ino())).ok();
+    number(folder).is_some_and(|ours| number(&theirs) == Some(ours))
 }
 
 /// The folders of a folder that have ids as names.

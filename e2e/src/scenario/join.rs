@@ -127,5 +127,7 @@ fn overview(kube: &Kube) -> String {
     let nodes = ask(&["get", "nodes,csr", "-o", "wide"]);
     let pods = ask(&["get", "pods", "--all-namespaces", "-o", "wide"]);
     let events = ask(&["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp"]);
-    format!("{nodes}\n{pods}\n{}", command::tail(&events))
+    let logs = |app| ask(&["logs", "--namespace", "kube-system", "--selector", app, "--prefix", "--tail=20"]);
+    let logs = ["k8s-app=kube-proxy", "app=kindnet", "k8s-app=kube-dns"].map(logs).join("\n");
+    format!("{nodes}\n{pods}\n{}\n{logs}", command::tail(&events))
 }

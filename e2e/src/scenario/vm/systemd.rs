@@ -47,7 +47,11 @@ pub fn play() -> Result<()> {
     if story.is_err() {
         eprintln!(
             "{}",
-            machine.run("journalctl --no-pager -o cat -n 60 -u berth-runtime -u kubelet -u berth-agent; ip -br a; ip route").unwrap_or_default()
+            machine
+                .run(
+                    "journalctl --no-pager -o cat -n 60 -u berth-runtime -u kubelet -u berth-agent; ip -br a; ip route"
+                )
+                .unwrap_or_default()
         );
     }
     story.with_context(|| machine.end_of_console())?;
@@ -152,7 +156,7 @@ fn delete(kube: &Kube, objects: &[&str]) -> Result<()> {
 
 fn journal_is_structured(machine: &mut Machine) -> Result<()> {
     let journal = machine
-        .run("journalctl --no-pager -o json --output-fields=MESSAGE,PRIORITY,_COMM -u berth-runtime -u kubelet -u berth-agent; ip -br a; ip route")?;
+        .run("journalctl --no-pager -o json --output-fields=MESSAGE,PRIORITY,_COMM -u berth-runtime -u kubelet")?;
     let entries = journal.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
     let text = |entry: &Value, field: &str| entry[field].as_str().unwrap_or_default().to_owned();
     let left = entries.iter().find(|entry| text(entry, "MESSAGE").contains("left-over process"));

@@ -42,7 +42,8 @@ pub(super) fn tell(stage: &Stage, machine: &mut Machine) -> Result<()> {
     machine.run("berth leave")?;
     let active = machine.run("systemctl is-active berth-agent || true")?;
     ensure!(active.trim() != "active", "after berth leave the unit is {active}");
-    let left = machine.run(&format!("{}; ls -d /etc/kubernetes/* /var/lib/kubelet/* 2>/dev/null; true", super::LEFT))?;
+    let left =
+        machine.run(&format!("{}; ls -d /etc/kubernetes/* /var/lib/kubelet/* 2>/dev/null; true", super::LEFT))?;
     ensure!(left.trim().is_empty(), "berth leave has left {left}");
     stage.say("berth leave has stopped the unit and removed what was installed");
     Ok(())
