@@ -31,6 +31,8 @@ impl BridgeNetwork {
                     "type": "bridge",
                     "bridge": BRIDGE,
                     "isGateway": true,
+                    // The node may get another range when it joins again; the bridge is ours to change.
+                    "forceAddress": true,
                     "ipMasq": true,
                     "hairpinMode": true,
                     "ipam": {
