@@ -139,7 +139,10 @@ impl<'a> Installation<'a> {
     /// [`JoinError::Systemd`].
     pub fn stop_unit(&self) -> Result<(), JoinError> {
         match &self.journal.unit {
-            Some(unit) if systemd::is_running(self.paths) => systemd::systemctl(&["disable", "--now", &unit.name]),
+            // systemctl refuses to disable what has no file: not written yet, or removed by an attempt that died since.
+            Some(unit) if systemd::is_running(self.paths) && unit.file.as_ref().is_none_or(|file| file.exists()) => {
+                systemd::systemctl(&["disable", "--now", &unit.name])
+            }
             _ => Ok(()),
         }
     }
