@@ -12,7 +12,7 @@ const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
 pub(crate) fn probe(cgroups: &Host) -> HostFacts {
     let line = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
-    let effective = berth_sys::caps::current().map(|sets| sets.effective).unwrap_or(0);
+    let effective = berth_sys::caps::effective().unwrap_or(0);
     HostFacts {
         arch: Arch::NATIVE,
         cgroups: layout(cgroups),

@@ -4,16 +4,6 @@ use std::io;
 
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
-/// The five sets of a thread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sets {
-    pub bounding: u64,
-    pub effective: u64,
-    pub permitted: u64,
-    pub inheritable: u64,
-    pub ambient: u64,
-}
-
 /// The capabilities that the kernel has: all up to the first that prctl(2) does not know, which is searched in halves.
 fn known() -> std::ops::Range<u32> {
     let (mut low, mut high) = (0, 64);
@@ -27,6 +17,14 @@ fn known() -> std::ops::Range<u32> {
 /// The bounding set of the calling thread.
 pub fn bounding() -> u64 {
     known().filter(|&n| matches!(prctl(libc::PR_CAPBSET_READ, n.into(), 0), Ok(1))).fold(0, |mask, n| mask | 1 << n)
+}
+
+/// The effective set of the calling thread.
+///
+/// # Errors
+/// What capget(2) answers.
+pub fn effective() -> io::Result<u64> {
+    Ok(rustix::thread::capabilities(None)?.effective.bits())
 }
 
 /// The permitted set of the calling thread.
@@ -51,26 +49,8 @@ pub fn limit_bounding(keep: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// The sets of the calling thread.
-///
-/// # Errors
-/// What capget(2) answers.
-pub fn current() -> io::Result<Sets> {
-    let sets = rustix::thread::capabilities(None)?;
-    let ambient = known().filter(|&n| {
-        matches!(prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_IS_SET as libc::c_ulong, n.into()), Ok(1))
-    });
-    Ok(Sets {
-        bounding: bounding(),
-        effective: sets.effective.bits(),
-        permitted: sets.permitted.bits(),
-        inheritable: sets.inheritable.bits(),
-        ambient: ambient.fold(0, |mask, n| mask | 1 << n),
-    })
-}
-
 /// Sets the effective, permitted and inheritable sets (capset(2)). What exceeds the permitted or bounding set is refused
-/// by the kernel, not dropped here: see [`Sets`] and [`bounding`].
+/// by the kernel, not dropped here: see [`permitted`] and [`bounding`].
 ///
 /// # Errors
 /// `EPERM` when a capability is asked for that the thread may not have.
@@ -113,6 +93,25 @@ fn prctl(operation: i32, second: libc::c_ulong, third: libc::c_ulong) -> io::Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The five sets of a thread.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Sets {
+        bounding: u64,
+        effective: u64,
+        permitted: u64,
+        inheritable: u64,
+        ambient: u64,
+    }
+
+    fn current() -> io::Result<Sets> {
+        let inheritable = rustix::thread::capabilities(None)?.inheritable.bits();
+        let ambient = known().filter(|&n| {
+            matches!(prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_IS_SET as libc::c_ulong, n.into()), Ok(1))
+        });
+        let ambient = ambient.fold(0, |mask, n| mask | 1 << n);
+        Ok(Sets { bounding: bounding(), effective: effective()?, permitted: permitted()?, inheritable, ambient })
+    }
 
     #[test]
     fn a_thread_can_give_up_capabilities() {

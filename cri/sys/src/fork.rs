@@ -43,17 +43,10 @@ pub const PANICKED: i32 = 101;
 /// # Errors
 /// What clone3(2) answers; [`io::ErrorKind::Unsupported`] when the process has several threads.
 pub fn spawn(birth: &Birth<'_>, body: fn(Vec<OwnedFd>) -> i32) -> io::Result<Child> {
-    require_single_thread()?;
     let mut pidfd: libc::c_int = -1;
     let flags =
         libc::CLONE_PIDFD as u64 | u64::try_from(birth.namespaces.bits()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let arguments =
-        libc::clone_args { pidfd: (&raw mut pidfd).expose_provenance() as u64, ..arguments(flags, birth.cgroup)? };
-    // SAFETY: without CLONE_VM the child runs on a copy of this address space, as after fork(2); the process has one
-    // thread (checked above), so no lock is held by a thread that is missing in the copy. `arguments` and `pidfd` live
-    // through the call.
-    let answer = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
-    let pid = crate::outcome(answer)?;
+    let pid = clone3(flags, birth.cgroup, &mut pidfd)?;
     if pid == 0 {
         run_child(birth, body);
     }
@@ -62,15 +55,17 @@ pub fn spawn(birth: &Birth<'_>, body: fn(Vec<OwnedFd>) -> i32) -> io::Result<Chi
     Ok(Child { pid: i32::try_from(pid).unwrap_or(i32::MAX), pidfd: PidFd::from_fd(pidfd) })
 }
 
-fn arguments(mut flags: u64, into: Option<BorrowedFd<'_>>) -> io::Result<libc::clone_args> {
+/// Forks: 0 in the child. `pidfd` is set where the flags have `CLONE_PIDFD`.
+fn clone3(mut flags: u64, into: Option<BorrowedFd<'_>>, pidfd: &mut libc::c_int) -> io::Result<i64> {
+    require_single_thread()?;
     let mut cgroup = 0;
     if let Some(folder) = into {
         flags |= CLONE_INTO_CGROUP;
         cgroup = u64::try_from(folder.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
     }
-    Ok(libc::clone_args {
+    let arguments = libc::clone_args {
         flags,
-        pidfd: 0,
+        pidfd: (&raw mut *pidfd).expose_provenance() as u64,
         child_tid: 0,
         parent_tid: 0,
         exit_signal: libc::SIGCHLD as u64,
@@ -80,7 +75,12 @@ fn arguments(mut flags: u64, into: Option<BorrowedFd<'_>>) -> io::Result<libc::c
         set_tid: 0,
         set_tid_size: 0,
         cgroup,
-    })
+    };
+    // SAFETY: without CLONE_VM the child runs on a copy of this address space, as after fork(2); the process has one
+    // thread (checked above), so no lock is held by a thread that is missing in the copy. `arguments` and `pidfd` live
+    // through the call.
+    let answer = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
+    crate::outcome(answer)
 }
 
 /// Forks, and lets the parent wait for the child's word: only the child returns, and says that it is ready with
@@ -91,13 +91,8 @@ fn arguments(mut flags: u64, into: Option<BorrowedFd<'_>>) -> io::Result<libc::c
 /// # Errors
 /// What clone3(2) answers; [`io::ErrorKind::Unsupported`] when the process has several threads.
 pub fn into_background(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
-    require_single_thread()?;
     let (reader, writer) = crate::fd::pipe()?;
-    let arguments = arguments(0, cgroup)?;
-    // SAFETY: as in `spawn`: a copy of the address space and one thread (checked above), so the child may do whatever its
-    // parent may. `arguments` lives through the call.
-    let answer = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) };
-    if crate::outcome(answer)? == 0 {
+    if clone3(0, cgroup, &mut -1)? == 0 {
         return Ok(Ready { pipe: writer });
     }
     drop(writer);
