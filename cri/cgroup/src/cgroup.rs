@@ -142,17 +142,6 @@ impl Cgroup {
         }
     }
 
-    /// Moves a process, with all its threads, into the cgroup. Waits for an RCU grace period.
-    ///
-    /// # Errors
-    /// When the cgroup or the process is gone.
-    pub fn attach(&self, pid: i32) -> Result<(), CgroupError> {
-        for folder in self.folders() {
-            files::write(&folder, "cgroup.procs", &pid.to_string())?;
-        }
-        Ok(())
-    }
-
     /// The processes in it and in the cgroups below it.
     pub fn procs(&self) -> Vec<i32> {
         let mut pids: Vec<i32> = self

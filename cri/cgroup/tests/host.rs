@@ -37,6 +37,13 @@ fn pid(child: &Child) -> i32 {
     i32::try_from(child.id()).expect("a pid")
 }
 
+fn attach(child: &Child, cgroup: &Cgroup) {
+    let entrances = cgroup.entrances();
+    for file in entrances.tasks.into_iter().chain(entrances.v2.map(|folder| folder.join("cgroup.procs"))) {
+        std::fs::write(&file, child.id().to_string()).expect("attach");
+    }
+}
+
 #[test]
 fn limits_can_be_set_raised_and_lowered() {
     let guard = Guard::new("limits");
@@ -77,7 +84,7 @@ fn everything_below_is_killed_and_removed() {
     let one = guard.host.create(&guard.path("/pod/one"), &Resources::default()).expect("create");
     let mut children = [sleeper(), sleeper()];
     for child in &children {
-        one.attach(pid(child)).expect("attach");
+        attach(child, &one);
     }
     let mut pids: Vec<i32> = children.iter().map(pid).collect();
     pids.sort_unstable();
@@ -100,7 +107,7 @@ fn a_frozen_child_cgroup_dies_too() {
     let guard = Guard::new("frozen");
     let inner = guard.host.create(&guard.path("/pod/inner"), &Resources::default()).expect("create");
     let mut child = sleeper();
-    inner.attach(pid(&child)).expect("attach");
+    attach(&child, &inner);
     for file in ["/sys/fs/cgroup/freezer", "/sys/fs/cgroup"] {
         let folder = format!("{file}{}", inner.path());
         let _ = std::fs::write(format!("{folder}/freezer.state"), "FROZEN");
@@ -120,7 +127,7 @@ fn an_out_of_memory_kill_is_counted() {
     assert_eq!(handles.tasks.len(), guard.host.hierarchies().len());
     let script = "read go; head -c 100m /dev/zero | tail -c 100m >/dev/null";
     let mut child = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).spawn().expect("sh");
-    cgroup.attach(pid(&child)).expect("attach");
+    attach(&child, &cgroup);
     drop(child.stdin.take());
     child.wait().expect("wait");
     assert!(cgroup.oom_kills().expect("oom") >= 1);

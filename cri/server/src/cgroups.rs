@@ -15,10 +15,7 @@ pub(crate) struct Entry {
 
 /// Makes and limits a container's cgroup.
 pub(crate) fn make(runtime: &Runtime, container: &Container, limits: &Resources) -> Result<Entry, CgroupError> {
-    let cgroup = {
-        let _turn = runtime.cgroup_parents.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        runtime.cgroups.create(&container.record.cgroup, limits)?
-    };
+    let cgroup = runtime.create_cgroup(&container.record.cgroup, limits)?;
     if !cgroup.limit_devices(&container.record.devices.devices())? {
         tracing::debug!(
             container = container.id,

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -234,7 +234,7 @@ fn orphans(runtime: &Runtime) {
 /// The processes that run a shim below `sandboxes`, by sandbox: also those that were just being started.
 fn shim_processes(sandboxes: &Path) -> BTreeMap<String, Vec<i32>> {
     let mut found = BTreeMap::<String, Vec<i32>>::new();
-    let Ok(entries) = fs::read_dir("/proc") else { return found };
+    let (Ok(entries), Some(ours)) = (fs::read_dir("/proc"), identity(sandboxes)) else { return found };
     for entry in entries.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let Ok(line) = fs::read(entry.path().join("cmdline")) else { continue };
@@ -246,7 +246,8 @@ fn shim_processes(sandboxes: &Path) -> BTreeMap<String, Vec<i32>> {
         if flag == "--dir"
             && let Ok(id) = Path::new(&folder).strip_prefix(sandboxes)
             && let Some(id) = id.to_str().filter(|id| ids::is_id(id))
-            && sees(&entry.path(), sandboxes)
+            // In a container of this machine there may be another runtime with paths like ours.
+            && identity(&seen_by(&entry.path(), sandboxes)) == Some(ours)
         {
             found.entry(id.to_owned()).or_default().push(pid);
         }
@@ -254,12 +255,14 @@ fn shim_processes(sandboxes: &Path) -> BTreeMap<String, Vec<i32>> {
     found
 }
 
-/// Whether a process means the same folder by a path as this one: in a container of this machine there may be another
-/// runtime with paths like ours.
-fn sees(process: &Path, folder: &Path) -> bool {
-    let theirs = process.join("root").join(folder.strip_prefix("/").unwrap_or(folder));
-    let number = |path: &Path| fs::metadata(path).map(|data| (data.dev(), data.ino())).ok();
-    number(folder).is_some_and(|ours| number(&theirs) == Some(ours))
+/// What a process means by a path, from here.
+fn seen_by(process: &Path, path: &Path) -> PathBuf {
+    process.join("root").join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Which file a path leads to.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).map(|data| (data.dev(), data.ino())).ok()
 }
 
 /// The folders of a folder that have ids as names.

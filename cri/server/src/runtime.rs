@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use berth_cgroup::Host;
+use berth_cgroup::{Cgroup, CgroupError, Host, Resources};
 use berth_cri_core::{HostFacts, ids};
 use berth_cri_proto::v1::ContainerEventResponse;
 use berth_image::{RegistryConfig, Store};
@@ -102,6 +102,12 @@ impl Runtime {
     /// The parent of the containers' cgroups where the caller names none.
     pub(crate) fn own_cgroup_parent(&self, sandbox: &str) -> String {
         format!("{}/pod-{sandbox}", self.config.cgroup_parent.trim_end_matches('/'))
+    }
+
+    /// Makes and limits a cgroup. Parents that are empty for a moment are not removed meanwhile.
+    pub(crate) fn create_cgroup(&self, path: &str, limits: &Resources) -> Result<Cgroup, CgroupError> {
+        let _turn = self.cgroup_parents.lock().unwrap_or_else(PoisonError::into_inner);
+        self.cgroups.create(path, limits)
     }
 
     /// Removes the runtime's own cgroup parent once nothing is in it.

@@ -193,10 +193,7 @@ async fn start_shim(
     let folder = runtime.places.sandbox(&record.id);
     let (work, home, cgroup) = (Arc::clone(runtime), folder.clone(), runtime.shim_cgroup(&record.id));
     let spawned = blocking(move || {
-        let cgroup = {
-            let _turn = work.cgroup_parents.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            work.cgroups.create(&cgroup, &Default::default()).map_err(io::Error::other)?
-        };
+        let cgroup = work.create_cgroup(&cgroup, &Default::default()).map_err(io::Error::other)?;
         shim::spawn(&work.shim, &home, &cgroup.entrances())
     });
     spawned.await?.map_err(|error| failed(&error))?;
