@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use berth_cni::{CniError, CniResult, Command, Dns, Interface, Request, code};
-use berth_net::{Address, Mac, NewRoute, NewVeth, Route};
+use berth_net::{Address, Link, Mac, NewRoute, NewVeth, Route};
 use berth_sys::netns::NetNs;
 use serde::Deserialize;
 
@@ -101,8 +101,8 @@ fn attach(request: &Request, config: &Config, namespace: &NetNs, result: &mut Cn
     };
     veth::create(&mut route, &identity, &pair, Vec::new())?;
     pod::configure(namespace, &request.ifname, result, Subnet::BehindGateway)?;
-    veth::wait_for_carrier(&mut route, pair.name)?;
-    configure_host(&mut route, pair.name, result)?;
+    let host = veth::wait_for_carrier(&mut route, pair.name)?;
+    configure_host(&mut route, pair.name, host, result)?;
     if config.ip_masq {
         let networks: Vec<_> = result.ips.iter().map(|ip| ip.address).collect();
         masquerade::add(&identity, &networks)?;
@@ -123,9 +123,9 @@ fn attach(request: &Request, config: &Config, namespace: &NetNs, result: &mut Cn
 }
 
 /// The host's end: the gateways' addresses, and routes to the pod's.
-fn configure_host(route: &mut Route, name: &str, result: &CniResult) -> Result<(), CniError> {
+fn configure_host(route: &mut Route, name: &str, link: Option<Link>, result: &CniResult) -> Result<(), CniError> {
     let failed = |error: &dyn std::fmt::Display| CniError::io(format!("link {name}"), error);
-    let link = route.link(name).map_err(|error| failed(&error))?.ok_or_else(|| failed(&"it is gone"))?;
+    let link = link.ok_or_else(|| failed(&"it is gone"))?;
     let mut changes = Vec::new();
     for ip in &result.ips {
         changes.extend(ip.gateway.map(|gateway| Address::add(link.index, gateway.into())));

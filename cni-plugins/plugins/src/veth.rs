@@ -65,13 +65,13 @@ pub(crate) fn create(
 }
 
 /// Returns when frames pass between the pod and the host's end: before that the first one would be lost, and with it a
-/// second until it is sent again.
-pub(crate) fn wait_for_carrier(route: &mut Route, name: &str) -> Result<(), CniError> {
+/// second until it is sent again. The host's end as it was seen last; `None` when it is gone.
+pub(crate) fn wait_for_carrier(route: &mut Route, name: &str) -> Result<Option<Link>, CniError> {
     let deadline = Instant::now() + CARRIER;
     loop {
         let link = route.link(name).map_err(|error| CniError::io("veth", error))?;
-        if link.is_none_or(|link| link.carries) || Instant::now() >= deadline {
-            return Ok(());
+        if link.as_ref().is_none_or(|link| link.carries) || Instant::now() >= deadline {
+            return Ok(link);
         }
         thread::sleep(Duration::from_micros(50));
     }
