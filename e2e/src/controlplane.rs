@@ -10,6 +10,7 @@ mod programs;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -43,6 +44,7 @@ pub struct ControlPlane {
     dir: PathBuf,
     // In the order in which they are stopped.
     programs: Vec<(&'static str, Daemon)>,
+    ca_hash: OnceLock<String>,
 }
 
 impl ControlPlane {
@@ -69,7 +71,7 @@ impl ControlPlane {
         }
         add_bridge()?;
         certificates(&dir)?;
-        let mut plane = Self { dir, programs: Vec::new() };
+        let mut plane = Self { dir, programs: Vec::new(), ca_hash: OnceLock::new() };
         plane.run("etcd", programs::etcd(&plane.dir))?;
         plane.run("kube-apiserver", programs::api_server(&plane.dir))?;
         plane.await_api_server()?;
@@ -107,7 +109,7 @@ impl ControlPlane {
     pub fn node_kubeconfig(&self, name: &str) -> Result<PathBuf> {
         let config = self.dir.join("kubeadm.yaml");
         let text = command::output(
-            Command::new(paths::control_plane_bin().join("kubeadm"))
+            kubeadm()
                 .args(["kubeconfig", "user", "--org", "system:nodes", "--client-name"])
                 .arg(format!("system:node:{name}"))
                 .arg("--config")
@@ -206,6 +208,10 @@ pub fn kubectl(kubeconfig: &Path) -> Command {
     command
 }
 
+fn kubeadm() -> Command {
+    Command::new(paths::control_plane_bin().join("kubeadm"))
+}
+
 /// Ends a control plane that [`ControlPlane::detach`] left running in `dir`, and removes its bridge and folder.
 ///
 /// # Errors
@@ -251,14 +257,11 @@ fn ip(arguments: &[&str]) -> Result<()> {
 fn certificates(dir: &Path) -> Result<()> {
     let config = dir.join("kubeadm.yaml");
     fs::write(&config, programs::kubeadm_config(dir))?;
-    let kubeadm = || {
-        let mut command = Command::new(paths::control_plane_bin().join("kubeadm"));
-        command.args(["init", "phase"]);
+    let phase = |name| {
+        let mut command = kubeadm();
+        command.args(["init", "phase", name, "all", "--config"]).arg(&config);
         command
     };
-    command::logged(kubeadm().args(["certs", "all", "--config"]).arg(&config), &dir.join("kubeadm-certs.log"))?;
-    command::logged(
-        kubeadm().args(["kubeconfig", "all", "--config"]).arg(&config).arg("--kubeconfig-dir").arg(dir),
-        &dir.join("kubeadm-kubeconfig.log"),
-    )
+    command::logged(&mut phase("certs"), &dir.join("kubeadm-certs.log"))?;
+    command::logged(phase("kubeconfig").arg("--kubeconfig-dir").arg(dir), &dir.join("kubeadm-kubeconfig.log"))
 }

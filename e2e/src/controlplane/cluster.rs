@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::ControlPlane;
-use crate::{command, paths};
+use crate::command;
 
 impl ControlPlane {
     /// Makes what a joining node asks for: bootstrap token, cluster-info, the configurations, the rights to all of it.
@@ -33,25 +33,29 @@ impl ControlPlane {
         Ok(command::output(self.kubeadm().args(["token", "create", "--ttl", ttl]))?.trim().to_owned())
     }
 
-    /// The hash by which a joining node knows the cluster's authority: `sha256:` and hexadecimal digits.
+    /// The hash by which a joining node knows the cluster's authority: `sha256:` and hexadecimal digits. kubeadm tells it
+    /// with a new bootstrap token, so it is asked once.
     ///
     /// # Errors
     /// kubeadm refuses.
-    pub fn ca_hash(&self) -> Result<String> {
+    pub fn ca_hash(&self) -> Result<&str> {
+        if let Some(hash) = self.ca_hash.get() {
+            return Ok(hash);
+        }
         let line = command::output(self.kubeadm().args(["token", "create", "--print-join-command"]))?;
         let hash = line.split_whitespace().find(|word| word.starts_with("sha256:"));
-        Ok(hash.with_context(|| format!("no hash in {line:?}"))?.to_owned())
+        let hash = hash.with_context(|| format!("no hash in {line:?}"))?;
+        Ok(self.ca_hash.get_or_init(|| hash.to_owned()))
     }
 
     fn phase(&self, arguments: &[&str]) -> Result<()> {
-        let mut kubeadm = Command::new(paths::control_plane_bin().join("kubeadm"));
-        kubeadm.args(["init", "phase"]).args(arguments);
-        kubeadm.arg("--config").arg(self.dir().join("kubeadm.yaml")).arg("--kubeconfig").arg(self.admin());
+        let mut kubeadm = self.kubeadm();
+        kubeadm.args(["init", "phase"]).args(arguments).arg("--config").arg(self.dir().join("kubeadm.yaml"));
         command::logged(&mut kubeadm, &self.dir().join(format!("kubeadm-{}.log", arguments[0])))
     }
 
     fn kubeadm(&self) -> Command {
-        let mut command = Command::new(paths::control_plane_bin().join("kubeadm"));
+        let mut command = super::kubeadm();
         command.arg("--kubeconfig").arg(self.admin());
         command
     }

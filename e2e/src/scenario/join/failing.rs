@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use super::Stage;
-use super::node::{PATIENCE, join_command};
+use super::node::{PATIENCE, join_command, join_command_to};
 use crate::controlplane::{ADDRESS, TOKEN};
 use crate::daemon;
 use crate::kube::Kube;
@@ -54,11 +54,10 @@ fn tokens(stage: &Stage, room: &Room, before: &Picture) -> Result<()> {
     ] {
         // kubeadm asks the same: a hidden secret stays hidden in what is said.
         let secret = token.split('.').nth(1).unwrap_or_default();
-        let said = fails(stage, room, Case { what, command: join_command(room, stage, token, &[])?, words })?;
+        let said = fails(stage, room, Case { what, command: join_command(room, stage, token)?, words })?;
         ensure!(!said.contains(secret), "{what}: the token's secret is in {said:?}");
     }
-    let mut command = room.command("/usr/bin/berth");
-    command.args(["join", &format!("{ADDRESS}:6443"), "--token", TOKEN, "--discovery-token-ca-cert-hash", WRONG_HASH]);
+    let command = join_command_to(room, &format!("{ADDRESS}:6443"), TOKEN, WRONG_HASH);
     fails(stage, room, Case { what: "a wrong hash", command, words: &["hash"] })?;
     room.await_equal(before, &[])?;
     stage.say("failing joins: wrong, unknown and expired token, wrong hash");
@@ -92,7 +91,7 @@ fn tampered_cluster_info(stage: &Stage, room: &Room, before: &Picture) -> Result
     };
     stage.plane().signal("kube-controller-manager", Signal::SIGSTOP)?;
     let outcome = patch(":6443", ":6444").and_then(|()| {
-        let command = join_command(room, stage, TOKEN, &[])?;
+        let command = join_command(room, stage, TOKEN)?;
         fails(stage, room, Case { what: "a tampered cluster-info", command, words: &["cluster-info", "signature"] })
     });
     let repaired = patch(":6444", ":6443");
@@ -107,8 +106,7 @@ fn tampered_cluster_info(stage: &Stage, room: &Room, before: &Picture) -> Result
 fn unreachable(stage: &Stage, room: &Room, before: &Picture) -> Result<()> {
     let hash = stage.plane().ca_hash()?;
     for (what, server) in [("nobody listens", "10.251.0.1:6444"), ("no such machine", "10.251.0.200:6443")] {
-        let mut command = room.command("/usr/bin/berth");
-        command.args(["join", server, "--token", TOKEN, "--discovery-token-ca-cert-hash", &hash]);
+        let command = join_command_to(room, server, TOKEN, hash);
         fails(stage, room, Case { what, command, words: &[server] })?;
     }
     room.await_equal(before, &[])?;
@@ -119,7 +117,7 @@ fn unreachable(stage: &Stage, room: &Room, before: &Picture) -> Result<()> {
 /// The machine's clock is a day behind or ahead.
 fn clock(stage: &Stage, room: &Room, before: &Picture) -> Result<()> {
     for (what, offset) in [("a clock a day behind", "-1d"), ("a clock a day ahead", "+1d")] {
-        let mut command = join_command(room, stage, TOKEN, &[])?;
+        let mut command = join_command(room, stage, TOKEN)?;
         command.env("LD_PRELOAD", apt::FAKETIME).env("FAKETIME", offset).env("DONT_FAKE_MONOTONIC", "1");
         fails(stage, room, Case { what, command, words: &["clock"] })?;
     }
@@ -132,7 +130,7 @@ fn clock(stage: &Stage, room: &Room, before: &Picture) -> Result<()> {
 fn full_disk(stage: &Stage, room: &Room, before: &Picture) -> Result<()> {
     for files in FILES {
         room.limit_files(Some(files))?;
-        let command = join_command(room, stage, TOKEN, &[])?;
+        let command = join_command(room, stage, TOKEN)?;
         let outcome = fails(stage, room, Case { what: "a full disk", command, words: &["No space left"] });
         room.limit_files(None)?;
         outcome.with_context(|| format!("with room for {files} more files"))?;
@@ -148,7 +146,8 @@ fn full_disk(stage: &Stage, room: &Room, before: &Picture) -> Result<()> {
 /// What was not as it should be.
 pub(super) fn name_taken(stage: &Stage, room: &Room, name: &str) -> Result<()> {
     let before = room.picture()?;
-    let command = join_command(room, stage, TOKEN, &["--node-name", name])?;
+    let mut command = join_command(room, stage, TOKEN)?;
+    command.args(["--node-name", name]);
     fails(stage, room, Case { what: "a name that is taken", command, words: &[name, "Ready"] })?;
     // The other room's pods are still being started meanwhile, which shows here as well.
     room.await_equal(&before, &["process", "network namespace"])?;

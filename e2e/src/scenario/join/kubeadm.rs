@@ -101,7 +101,7 @@ fn kubeadm(stage: &Stage, room: &Room, arguments: &[&str]) -> Result<()> {
     let mut command = room.command(&paths::control_plane_bin().join("kubeadm").display().to_string());
     command.args(arguments).arg(format!("--ignore-preflight-errors={IGNORED}"));
     if arguments[0] == "join" {
-        command.args(["--discovery-token-ca-cert-hash", &stage.plane().ca_hash()?]);
+        command.args(["--discovery-token-ca-cert-hash", stage.plane().ca_hash()?]);
     }
     room.enter(|| command::logged(&mut command, &stage.dir().join(format!("kubeadm-{}.log", arguments[0]))))
 }

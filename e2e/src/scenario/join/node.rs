@@ -24,18 +24,21 @@ pub(super) struct Node<'a> {
     agent: Option<Daemon>,
 }
 
-/// `berth join` with the cluster's own token and hash; `more` comes last.
-pub(super) fn join_command(room: &Room, stage: &Stage, token: &str, more: &[&str]) -> Result<Command> {
+/// `berth join` of the cluster's own API server, whose hash it knows.
+pub(super) fn join_command(room: &Room, stage: &Stage, token: &str) -> Result<Command> {
+    Ok(join_command_to(room, &format!("{ADDRESS}:6443"), token, stage.plane().ca_hash()?))
+}
+
+/// `berth join` of any API server by any hash.
+pub(super) fn join_command_to(room: &Room, server: &str, token: &str, hash: &str) -> Command {
     let mut command = room.command("/usr/bin/berth");
-    command.args(["join", &format!("{ADDRESS}:6443"), "--token", token]);
-    command.args(["--discovery-token-ca-cert-hash", &stage.plane().ca_hash()?]);
-    command.args(more);
-    Ok(command)
+    command.args(["join", server, "--token", token, "--discovery-token-ca-cert-hash", hash]);
+    command
 }
 
 /// Starts `berth join`; its words go to the room's log.
 pub(super) fn start(room: &Room, stage: &Stage, environment: &[(&str, &str)]) -> Result<Daemon> {
-    let mut command = join_command(room, stage, TOKEN, &[])?;
+    let mut command = join_command(room, stage, TOKEN)?;
     command.envs(environment.iter().copied());
     let log = stage.dir().join(format!("{}.log", room.name()));
     room.enter(|| Daemon::start("berth join", &mut command, &log))
