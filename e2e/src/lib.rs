@@ -5,6 +5,7 @@
 
 pub mod apt;
 pub mod bench;
+mod cni;
 pub mod command;
 pub mod controlplane;
 pub mod daemon;

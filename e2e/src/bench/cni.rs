@@ -1,10 +1,7 @@
 //! N1 and N2: attaching a pod to a bridge with host-local, masquerading and a host port, and detaching it.
 
 use std::fs;
-use std::io::Write;
-use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -15,7 +12,7 @@ use serde_json::{Value, json};
 use super::figure::Figure;
 use super::reference::build_plugins;
 use super::table::{self, Row};
-use crate::paths;
+use crate::{cni, paths};
 
 const ROUNDS: usize = 20;
 const HOST_PORT: u16 = 8080;
@@ -30,11 +27,7 @@ type Verbs = [Figure; 2];
 /// A plugin fails.
 pub fn cni(json: bool) -> Result<()> {
     let dir = paths::scratch("bench-cni")?;
-    let bin = dir.join("bin");
-    fs::create_dir_all(&bin)?;
-    for plugin in ["bridge", "host-local", "portmap"] {
-        std::os::unix::fs::symlink(paths::berth("berth-cni"), bin.join(plugin))?;
-    }
+    let bin = cni::ours(&dir, &["bridge", "host-local", "portmap"])?;
     let theirs = in_namespace(|| execd(&build_plugins()?, &dir.join("theirs")))?;
     let ours = in_namespace(|| execd(&bin, &dir.join("ours")))?;
     let inside = in_namespace(|| in_process(&dir.join("inside")))?;
@@ -78,10 +71,6 @@ fn mappings() -> Value {
     json!({"portMappings": [{"hostPort": HOST_PORT, "containerPort": 80, "protocol": "tcp"}]})
 }
 
-fn path_of(pod: &NetNs) -> String {
-    format!("/proc/{}/fd/{}", std::process::id(), pod.as_fd().as_raw_fd())
-}
-
 /// The plugins of a folder, started one after the other as a runtime does.
 fn execd(bin: &Path, store: &Path) -> Result<Verbs> {
     let list = list(store);
@@ -107,21 +96,9 @@ fn execd(bin: &Path, store: &Path) -> Result<Verbs> {
 }
 
 fn exec(bin: &Path, container: &str, pod: &NetNs, verb: &str, config: &Value) -> Result<Value> {
-    let kind = config["type"].as_str().context("a type")?;
-    let mut child = Command::new(bin.join(kind))
-        .env("CNI_COMMAND", verb)
-        .env("CNI_CONTAINERID", container)
-        .env("CNI_NETNS", path_of(pod))
-        .env("CNI_IFNAME", "eth0")
-        .env("CNI_PATH", bin)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()?;
-    child.stdin.take().context("stdin")?.write_all(config.to_string().as_bytes())?;
-    let output = child.wait_with_output()?;
-    let answer = String::from_utf8_lossy(&output.stdout);
-    ensure!(output.status.success(), "{kind} {verb}: {answer}");
-    Ok(serde_json::from_str(&answer).unwrap_or(Value::Null))
+    let answer = cni::call(bin, verb, cni::Container { id: container, netns: &cni::path_of(pod) }, config)?;
+    ensure!(answer.status.success(), "{} {verb}: {}", config["type"], answer.text);
+    Ok(answer.json())
 }
 
 /// As Berth's own runtime calls them, libcni's cache included.
@@ -137,7 +114,7 @@ fn in_process(dir: &Path) -> Result<Verbs> {
     rounds(|container, pod, verb| {
         let attachment = Attachment {
             container_id: container.to_owned(),
-            netns: Some(path_of(pod).into()),
+            netns: Some(cni::path_of(pod).into()),
             ifname: "eth0".to_owned(),
             args: Vec::new(),
             capabilities: mappings().as_object().cloned().unwrap_or_default(),

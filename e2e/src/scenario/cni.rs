@@ -16,7 +16,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::paths;
+use crate::{cni, paths};
 use side::Side;
 
 /// The programs that are compared.
@@ -42,10 +42,8 @@ struct Case {
 pub fn play(reference: &Path) -> Result<()> {
     let start = Instant::now();
     let dir = paths::scratch("cni")?;
-    let ours = dir.join("bin");
-    fs::create_dir_all(&ours)?;
+    let ours = cni::ours(&dir, &PLUGINS)?;
     for plugin in PLUGINS {
-        std::os::unix::fs::symlink(paths::berth("berth-cni"), ours.join(plugin))?;
         ensure!(reference.join(plugin).is_file(), "the reference has no {plugin} in {}", reference.display());
     }
     let cases = cases();

@@ -3,9 +3,8 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use berth_sys::netns::NetNs;
 use serde_json::{Value, json};
 
 use super::{Case, picture};
-use crate::command;
+use crate::{cni, command};
 
 /// The host's own address, on `lo`.
 const HOST: &str = "192.0.2.1";
@@ -126,8 +125,7 @@ impl<'a> Chain<'a> {
             config["cniVersion"] = case.version.into();
             config["name"] = "pods".into();
         }
-        let netns = format!("/proc/{}/fd/{}", std::process::id(), pod.as_fd().as_raw_fd());
-        Self { side, container: format!("pod{index}"), netns, configs, result: Value::Null }
+        Self { side, container: format!("pod{index}"), netns: cni::path_of(pod), configs, result: Value::Null }
     }
 
     fn add(&mut self) -> Result<String> {
@@ -161,22 +159,9 @@ impl<'a> Chain<'a> {
     }
 
     fn call(&self, verb: &str, config: &Value) -> Result<(i32, Value)> {
-        let kind = config["type"].as_str().context("a type")?;
-        let mut child = Command::new(self.side.bin.join(kind))
-            .env("CNI_COMMAND", verb)
-            .env("CNI_CONTAINERID", &self.container)
-            .env("CNI_NETNS", &self.netns)
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_PATH", self.side.bin)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("{} {verb}", self.side.bin.join(kind).display()))?;
-        child.stdin.take().context("stdin")?.write_all(config.to_string().as_bytes())?;
-        let output = child.wait_with_output()?;
-        let answer = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-        Ok((output.status.code().context("it was killed")?, answer))
+        let container = cni::Container { id: &self.container, netns: &self.netns };
+        let answer = cni::call(self.side.bin, verb, container, config)?;
+        Ok((answer.status.code().context("it was killed")?, answer.json()))
     }
 
     fn addresses(&self) -> Vec<std::net::IpAddr> {
