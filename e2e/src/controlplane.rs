@@ -17,9 +17,8 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::command;
 use crate::daemon::Daemon;
-use crate::{paths, wait};
+use crate::{command, ip, paths, wait};
 
 /// The bridge that carries the control plane's address.
 pub const BRIDGE: &str = "berth-cp0";
@@ -237,21 +236,17 @@ pub fn down(dir: &Path) -> Result<()> {
 }
 
 fn add_bridge() -> Result<()> {
-    if Path::new("/sys/class/net").join(BRIDGE).exists() || ip(&["link", "show", BRIDGE]).is_ok() {
+    if Path::new("/sys/class/net").join(BRIDGE).exists() || ip::run(&["link", "show", BRIDGE]).is_ok() {
         bail!("the bridge {BRIDGE} exists: is a control plane running? `cargo xtask control-plane down` ends it");
     }
-    ip(&["link", "add", BRIDGE, "type", "bridge"])?;
-    ip(&["address", "add", &format!("{ADDRESS}/{PREFIX}"), "dev", BRIDGE])?;
-    ip(&["link", "set", BRIDGE, "up"])
+    ip::run(&["link", "add", BRIDGE, "type", "bridge"])?;
+    ip::run(&["address", "add", &format!("{ADDRESS}/{PREFIX}"), "dev", BRIDGE])?;
+    ip::run(&["link", "set", BRIDGE, "up"])
 }
 
 fn remove_bridge() {
     // Nothing to do about a bridge that is gone already.
-    let _ = ip(&["link", "delete", BRIDGE]);
-}
-
-fn ip(arguments: &[&str]) -> Result<()> {
-    command::output(Command::new("ip").args(arguments)).map(drop)
+    let _ = ip::run(&["link", "delete", BRIDGE]);
 }
 
 fn certificates(dir: &Path) -> Result<()> {

@@ -21,7 +21,7 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 
-use crate::command;
+use crate::ip;
 
 /// Set for the first process of a house and for what runs in it.
 const STAGE: &str = "BERTH_HOUSE";
@@ -99,7 +99,7 @@ fn first() -> Result<()> {
     }
     fs::create_dir_all("/run/lock")?;
     cgroups::enter(&env::var(NAME)?)?;
-    command::output(Command::new("ip").args(["link", "set", "lo", "up"]))?;
+    ip::run(&["link", "set", "lo", "up"])?;
     let scenario = again("inside")?.stdin(Stdio::null()).spawn()?;
     let scenario = i32::try_from(scenario.id())?;
     loop {

@@ -11,6 +11,7 @@ pub mod controlplane;
 pub mod daemon;
 pub mod house;
 mod http;
+mod ip;
 pub mod kube;
 pub mod leak;
 pub mod node;

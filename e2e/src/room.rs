@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use crate::controlplane::{ADDRESS, BRIDGE, PREFIX};
 use crate::house::cgroups;
 use crate::leak::{Folders, Picture};
-use crate::{command, paths};
+use crate::{command, ip, paths};
 
 /// Keeps the namespaces: it joins the room's cgroups first, as a cgroup namespace begins where its maker is.
 const HOLDER: &str = "for procs in \"$@\"; do echo 0 >\"$procs\" || exit 125; done
@@ -176,13 +176,13 @@ impl Room {
     /// A cable to the bridge, an address, and the control plane as the way out.
     fn connect(&self) -> Result<()> {
         let (cable, holder) = (format!("{}-0", self.name), self.holder.id().to_string());
-        ip(&["link", "add", &cable, "type", "veth", "peer", "name", "eth0", "netns", &holder])?;
-        ip(&["link", "set", &cable, "master", BRIDGE, "up"])?;
+        ip::run(&["link", "add", &cable, "type", "veth", "peer", "name", "eth0", "netns", &holder])?;
+        ip::run(&["link", "set", &cable, "master", BRIDGE, "up"])?;
         self.enter(|| {
-            ip(&["link", "set", "lo", "up"])?;
-            ip(&["address", "add", &format!("{}/{PREFIX}", self.address), "dev", "eth0"])?;
-            ip(&["link", "set", "eth0", "up"])?;
-            ip(&["route", "add", "default", "via", ADDRESS])?;
+            ip::run(&["link", "set", "lo", "up"])?;
+            ip::run(&["address", "add", &format!("{}/{PREFIX}", self.address), "dev", "eth0"])?;
+            ip::run(&["link", "set", "eth0", "up"])?;
+            ip::run(&["route", "add", "default", "via", ADDRESS])?;
             // What kubeadm and every network for pods ask an operator for.
             fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("ip_forward")
         })
@@ -206,7 +206,7 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         // They fail only when the house fell apart before; the caller learns that elsewhere.
-        let _ = ip(&["link", "delete", &format!("{}-0", self.name)]);
+        let _ = ip::run(&["link", "delete", &format!("{}-0", self.name)]);
         self.namespaces.clear();
         let _ = self.holder.kill();
         let _ = self.holder.wait();
@@ -214,8 +214,4 @@ impl Drop for Room {
             eprintln!("room {}: {error:#}", self.name);
         }
     }
-}
-
-fn ip(arguments: &[&str]) -> Result<()> {
-    command::output(Command::new("ip").args(arguments)).map(drop)
 }

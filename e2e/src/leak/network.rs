@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::Value;
 
-use crate::command;
+use crate::{command, ip};
 
 /// The namespaces that some process is in. Those that only a mount keeps are among the mounts.
 pub(super) fn namespaces() -> Result<Vec<String>> {
@@ -21,7 +21,7 @@ pub(super) fn namespaces() -> Result<Vec<String>> {
 }
 
 pub(super) fn links() -> Result<Vec<String>> {
-    let links = ip(&["-details", "link", "show"])?;
+    let links = ip::json(&["-details", "link", "show"])?;
     Ok(links
         .iter()
         .map(|link| {
@@ -33,7 +33,7 @@ pub(super) fn links() -> Result<Vec<String>> {
 
 pub(super) fn addresses() -> Result<Vec<String>> {
     let mut lines = Vec::new();
-    for link in ip(&["address", "show"])? {
+    for link in ip::json(&["address", "show"])? {
         for address in link["addr_info"].as_array().into_iter().flatten() {
             lines.push(format!("{}/{} on {}", text(&address["local"]), address["prefixlen"], text(&link["ifname"])));
         }
@@ -45,7 +45,7 @@ pub(super) fn routes() -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for family in ["-4", "-6"] {
         for what in [["route", "show", "table", "all"].as_slice(), ["rule", "show"].as_slice()] {
-            for route in ip(&[&[family], what].concat())? {
+            for route in ip::json(&[&[family], what].concat())? {
                 // Flags tell of the carrier, which comes and goes with a bridge's ports.
                 let Value::Object(mut fields) = route else { continue };
                 if is_link_local_host_route(&fields) {
@@ -82,14 +82,6 @@ pub(super) fn firewall() -> Result<Vec<String>> {
         }));
     }
     Ok(lines)
-}
-
-fn ip(arguments: &[&str]) -> Result<Vec<Value>> {
-    let text = command::output(Command::new("ip").arg("-json").args(arguments))?;
-    if text.trim().is_empty() {
-        return Ok(Vec::new());
-    }
-    serde_json::from_str(&text).with_context(|| format!("ip {}", arguments.join(" ")))
 }
 
 fn text(value: &Value) -> &str {

@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use super::PATIENCE;
 use super::channel::Channel;
 use super::kernel::Kernel;
-use crate::command;
 use crate::daemon::Daemon;
+use crate::{command, ip};
 
 const MEMORY_MIB: u32 = 3072;
 const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off tsc=reliable";
@@ -106,12 +106,11 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         // Fails when the guest was booted without a port.
-        let _ = command::output(Command::new("ip").args(["link", "delete", TAP]));
+        let _ = ip::run(&["link", "delete", TAP]);
     }
 }
 
 fn add_port(bridge: &str) -> Result<()> {
-    let ip = |arguments: &[&str]| command::output(Command::new("ip").args(arguments)).map(drop);
-    ip(&["tuntap", "add", "dev", TAP, "mode", "tap"])?;
-    ip(&["link", "set", TAP, "master", bridge, "up"])
+    ip::run(&["tuntap", "add", "dev", TAP, "mode", "tap"])?;
+    ip::run(&["link", "set", TAP, "master", bridge, "up"])
 }

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::command;
+use crate::ip;
 
 /// Settings that plugins change, of the namespace and of each link.
 const SETTINGS: [&str; 2] = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
@@ -24,7 +23,7 @@ pub(super) type Picture = Vec<(&'static str, String)>;
 
 /// Of the calling thread's namespace, sorted.
 pub(super) fn take() -> Result<Picture> {
-    let links = ip(&["-details", "link", "show"])?;
+    let links = ip::json(&["-details", "link", "show"])?;
     let names: Vec<String> = links.iter().map(|link| text(&link["ifname"])).collect();
     let mut lines: BTreeMap<&str, Vec<String>> =
         ["links", "addresses", "routes", "settings"].into_iter().map(|part| (part, Vec::new())).collect();
@@ -43,7 +42,7 @@ pub(super) fn take() -> Result<Picture> {
         ]);
         lines.entry("links").or_default().push(named(&told.to_string(), &names));
     }
-    for link in ip(&["address", "show"])? {
+    for link in ip::json(&["address", "show"])? {
         for address in link["addr_info"].as_array().into_iter().flatten().filter(|address| !is_local(&address["local"]))
         {
             let told =
@@ -52,7 +51,7 @@ pub(super) fn take() -> Result<Picture> {
         }
     }
     for family in ["-4", "-6"] {
-        for mut route in ip(&[family, "route", "show", "table", "all"])? {
+        for mut route in ip::json(&[family, "route", "show", "table", "all"])? {
             // Entries about link-local and multicast addresses come with each link that is up.
             if is_local(&route["dst"]) || text(&route["dst"]).starts_with("ff00:") || route["type"] == "multicast" {
                 continue;
@@ -86,14 +85,6 @@ pub(super) fn named(told: &str, names: &[String]) -> String {
 
 fn is_local(address: &Value) -> bool {
     text(address).starts_with("fe80:")
-}
-
-fn ip(arguments: &[&str]) -> Result<Vec<Value>> {
-    let text = command::output(Command::new("ip").arg("-json").args(arguments))?;
-    if text.trim().is_empty() {
-        return Ok(Vec::new());
-    }
-    serde_json::from_str(&text).with_context(|| format!("ip {}", arguments.join(" ")))
 }
 
 fn text(value: &Value) -> String {

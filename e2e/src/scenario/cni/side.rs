@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use berth_sys::netns::NetNs;
 use serde_json::{Value, json};
 
 use super::{Case, picture};
-use crate::{cni, command};
+use crate::{cni, ip};
 
 /// The host's own address, on `lo`.
 const HOST: &str = "192.0.2.1";
@@ -40,7 +39,7 @@ pub(super) fn play(side: &Side<'_>, case: &Case) -> Result<Vec<Observation>> {
 
 fn in_host(side: &Side<'_>, case: &Case) -> Result<Vec<Observation>> {
     prepare()?;
-    command::output(Command::new("ip").args(["address", "add", &format!("{HOST}/32"), "dev", "lo"]))?;
+    ip::run(&["address", "add", &format!("{HOST}/32"), "dev", "lo"])?;
     let mut seen: Vec<Observation> = Vec::new();
     let pods = [NetNs::fresh()?, NetNs::fresh()?];
     let mut chains = Vec::new();
@@ -99,7 +98,7 @@ fn see(seen: &mut Vec<Observation>, what: &str, picture: picture::Picture) {
 /// A namespace as a runtime hands it over; addresses of IPv6 are good at once, for either side.
 fn prepare() -> Result<()> {
     fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")?;
-    command::output(Command::new("ip").args(["link", "set", "lo", "up"])).map(drop)
+    ip::run(&["link", "set", "lo", "up"])
 }
 
 /// The plugins of a case for one pod.

@@ -6,8 +6,8 @@ use std::process::Command;
 use anyhow::Result;
 use nix::mount::{MntFlags, umount2};
 
-use crate::command;
 use crate::controlplane::BRIDGE;
+use crate::{command, ip};
 
 const NAME: &str = "berth-peer";
 const CABLE: &str = "berth-peer0";
@@ -20,13 +20,13 @@ pub(super) struct Peer;
 
 impl Peer {
     pub(super) fn attach() -> Result<Self> {
-        ip(&["netns", "add", NAME])?;
+        ip::run(&["netns", "add", NAME])?;
         // From here on the drop cleans up.
         let peer = Self;
-        ip(&["link", "add", CABLE, "type", "veth", "peer", "name", "eth0", "netns", NAME])?;
-        ip(&["link", "set", CABLE, "master", BRIDGE, "up"])?;
-        ip(&["-netns", NAME, "address", "add", ADDRESS, "dev", "eth0"])?;
-        ip(&["-netns", NAME, "link", "set", "eth0", "up"])?;
+        ip::run(&["link", "add", CABLE, "type", "veth", "peer", "name", "eth0", "netns", NAME])?;
+        ip::run(&["link", "set", CABLE, "master", BRIDGE, "up"])?;
+        ip::run(&["-netns", NAME, "address", "add", ADDRESS, "dev", "eth0"])?;
+        ip::run(&["-netns", NAME, "link", "set", "eth0", "up"])?;
         Ok(peer)
     }
 
@@ -38,14 +38,10 @@ impl Peer {
 impl Drop for Peer {
     fn drop(&mut self) {
         // They fail only when the attachment did.
-        let _ = ip(&["link", "delete", CABLE]);
-        let _ = ip(&["netns", "delete", NAME]);
+        let _ = ip::run(&["link", "delete", CABLE]);
+        let _ = ip::run(&["netns", "delete", NAME]);
         // The tool makes a mount of its own for its namespaces and leaves it.
         let _ = umount2(FOLDER, MntFlags::MNT_DETACH);
         let _ = fs::remove_dir(FOLDER);
     }
-}
-
-fn ip(arguments: &[&str]) -> Result<()> {
-    command::output(Command::new("ip").args(arguments)).map(drop)
 }

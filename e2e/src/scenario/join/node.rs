@@ -12,7 +12,7 @@ use crate::controlplane::{ADDRESS, TOKEN};
 use crate::daemon::Daemon;
 use crate::kube::{self, Kube};
 use crate::room::Room;
-use crate::{command, wait};
+use crate::{command, ip, wait};
 
 /// How long a join may take until it ends or runs the agent.
 pub(super) const PATIENCE: Duration = Duration::from_secs(90);
@@ -84,12 +84,12 @@ pub(super) fn await_ready(kube: &Kube, room: &Room) -> Result<()> {
         Ok(kube.get("node", room.name())?.filter(kube::ready))
     })?;
     let cidr = node["spec"]["podCIDR"].as_str().context("the node has no pod CIDR")?;
-    command::output(Command::new("ip").args(["route", "replace", cidr, "via", room.address()])).map(drop)
+    ip::run(&["route", "replace", cidr, "via", room.address()])
 }
 
 /// Takes the control plane's route to a room's pods away.
 pub(super) fn remove_route(room: &Room) -> Result<()> {
-    command::output(Command::new("ip").args(["route", "flush", "via", room.address()])).map(drop)
+    ip::run(&["route", "flush", "via", room.address()])
 }
 
 /// Removes what the cluster's DaemonSets have left on a machine: it is theirs, and neither `berth leave` nor `kubeadm

@@ -12,7 +12,7 @@ use crate::controlplane::BRIDGE;
 use crate::kube::{self, Kube};
 use crate::scenario::Stage;
 use crate::vm::{self, Hardware, Initramfs, Kernel, Machine, PATIENCE};
-use crate::{command, registry, wait};
+use crate::{command, ip, registry, wait};
 use picture::{Picture, REPLICAS};
 use units::Units;
 
@@ -129,8 +129,7 @@ fn await_node(kube: &Kube, machine: &mut Machine, name: &str) -> Result<()> {
 fn route_to_pods(kube: &Kube, node: &str) -> Result<()> {
     let node = kube.get("node", node)?.context("the node is gone")?;
     let network = node["spec"]["podCIDR"].as_str().context("the node has no pod CIDR")?;
-    let mut ip = std::process::Command::new("ip");
-    command::output(ip.args(["route", "replace", network, "via", guest::GUEST])).map(drop)
+    ip::run(&["route", "replace", network, "via", guest::GUEST])
 }
 
 /// A pod that comes and goes shows that agent and runtime have taken up their work.
