@@ -8,6 +8,7 @@ pub mod join;
 pub mod probes;
 mod stage;
 pub mod vm;
+mod web;
 pub mod yaml;
 
 pub use stage::Stage;

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::Stage;
+use super::{Stage, web};
 use crate::kube::{self, Kube};
 use crate::node::{Node, Shape};
 use crate::{http, registry, wait};
@@ -155,10 +155,7 @@ fn replicas_answer_each_other(replicas: &[Replica]) -> Result<()> {
 }
 
 fn answers_to_the_node(replica: &Replica) -> Result<()> {
-    let answer = http::request(&format!("{}:80", replica.address), "GET", "/", &[], b"")?;
-    let body = String::from_utf8_lossy(&answer.body);
-    ensure!(answer.status == 200 && body.trim() == replica.pod, "{} answers {body:?}", replica.pod);
-    Ok(())
+    web::answers(&replica.pod, replica.address)
 }
 
 fn logs_are_served(kube: &Kube, replicas: &[Replica]) -> Result<()> {

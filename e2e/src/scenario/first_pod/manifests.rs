@@ -1,27 +1,11 @@
 //! What is applied.
 
 use crate::registry::{self, Registry};
+use crate::scenario::web;
 
 /// A Deployment of web servers.
 pub(super) fn web(registry: &Registry, replicas: usize) -> String {
-    let image = registry.name(registry::WEB);
-    format!(
-        "apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: web}}
-spec:
-  replicas: {replicas}
-  selector: {{matchLabels: {{app: web}}}}
-  template:
-    metadata: {{labels: {{app: web}}}}
-    spec:
-      terminationGracePeriodSeconds: 5
-      containers:
-      - name: web
-        image: {image}
-        ports: [{{containerPort: 80}}]
-"
-    )
+    web::deployment(registry, replicas) + "        ports: [{containerPort: 80}]\n"
 }
 
 /// A pod that says something and fails.

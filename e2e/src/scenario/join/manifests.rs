@@ -2,6 +2,7 @@
 
 use crate::controlplane::ADDRESS;
 use crate::registry::{self, Registry, addons};
+use crate::scenario::web;
 
 /// A network for pods like kind's: hostNetwork, the CNI folder and xtables' lock from the host, two capabilities.
 pub(super) fn kindnet(registry: &Registry) -> String {
@@ -57,31 +58,16 @@ spec:
 
 /// Web servers behind a Service.
 pub(super) fn web(registry: &Registry, replicas: usize) -> String {
-    let image = registry.name(registry::WEB);
-    format!(
-        "apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: web}}
-spec:
-  replicas: {replicas}
-  selector: {{matchLabels: {{app: web}}}}
-  template:
-    metadata: {{labels: {{app: web}}}}
-    spec:
-      terminationGracePeriodSeconds: 5
-      containers:
-      - name: web
-        image: {image}
-        ports: [{{containerPort: 80}}]
+    web::deployment(registry, replicas)
+        + "        ports: [{containerPort: 80}]
 ---
 apiVersion: v1
 kind: Service
-metadata: {{name: web}}
+metadata: {name: web}
 spec:
-  selector: {{app: web}}
-  ports: [{{port: 8080, targetPort: 80}}]
+  selector: {app: web}
+  ports: [{port: 8080, targetPort: 80}]
 "
-    )
 }
 
 /// A pod on `node` that looks up the cluster's own name and the Service's, and asks the Service by its name.

@@ -10,9 +10,10 @@ use serde_json::Value;
 use super::guest;
 use crate::controlplane::BRIDGE;
 use crate::kube::{self, Kube};
-use crate::scenario::Stage;
+use crate::registry::{self, Registry};
+use crate::scenario::{Stage, web};
 use crate::vm::{self, Hardware, Initramfs, Kernel, Machine, PATIENCE};
-use crate::{command, ip, registry, wait};
+use crate::{command, ip, wait};
 use picture::{Picture, REPLICAS};
 use units::Units;
 
@@ -84,7 +85,7 @@ fn tell(stage: &Stage, machine: &mut Machine) -> Result<()> {
     await_node(&kube, machine, NODE)?;
     stage.say("systemd likes the units, and the node is Ready");
 
-    kube.apply(&web(&stage.registry().name(registry::WEB)))?;
+    kube.apply(&web(stage.registry()))?;
     let before = Picture::await_ready(&kube, machine)?;
     route_to_pods(&kube, NODE)?;
     before.answers()?;
@@ -170,22 +171,6 @@ fn journal_is_structured(machine: &mut Machine) -> Result<()> {
     Ok(())
 }
 
-fn web(image: &str) -> String {
-    format!(
-        "apiVersion: apps/v1
-kind: Deployment
-metadata: {{name: web}}
-spec:
-  replicas: {REPLICAS}
-  selector: {{matchLabels: {{app: web}}}}
-  template:
-    metadata: {{labels: {{app: web}}}}
-    spec:
-      terminationGracePeriodSeconds: 5
-      containers:
-      - name: web
-        image: {image}
-        resources: {{limits: {{memory: 64Mi}}, requests: {{cpu: 50m}}}}
-"
-    )
+fn web(registry: &Registry) -> String {
+    web::deployment(registry, REPLICAS) + "        resources: {limits: {memory: 64Mi}, requests: {cpu: 50m}}\n"
 }

@@ -7,7 +7,6 @@ use super::units::Units;
 use super::{UNITS, await_node, delete, guest, route_to_pods, web};
 use crate::controlplane::{ADDRESS, TOKEN};
 use crate::kube::Kube;
-use crate::registry;
 use crate::scenario::Stage;
 use crate::vm::Machine;
 
@@ -28,7 +27,7 @@ pub(super) fn tell(stage: &Stage, machine: &mut Machine) -> Result<()> {
     await_node(&kube, machine, NODE)?;
     stage.say("berth join has made the guest a node, as a unit of systemd's");
 
-    kube.apply(&web(&stage.registry().name(registry::WEB)))?;
+    kube.apply(&web(stage.registry()))?;
     let before = Picture::await_ready(&kube, machine)?;
     route_to_pods(&kube, NODE)?;
     UNIT.hold_no_shim(machine)?;

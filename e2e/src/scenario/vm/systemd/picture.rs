@@ -6,8 +6,9 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::kube::{self, Kube};
+use crate::scenario::web;
 use crate::vm::{Machine, PATIENCE};
-use crate::{http, wait};
+use crate::wait;
 
 pub(super) const REPLICAS: usize = 2;
 /// For what takes a moment.
@@ -66,9 +67,7 @@ impl Picture {
 
     pub(super) fn answers(&self) -> Result<()> {
         for pod in &self.pods {
-            let answer = http::request(&format!("{}:80", pod.address), "GET", "/", &[], b"")?;
-            let body = String::from_utf8_lossy(&answer.body);
-            ensure!(answer.status == 200 && body.trim() == pod.name, "{} answers {body:?}", pod.name);
+            web::answers(&pod.name, &pod.address)?;
         }
         Ok(())
     }
