@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::command;
+use crate::{command, kube};
 
 /// Changes something.
 ///
@@ -13,6 +13,14 @@ use crate::command;
 /// As [`command::output`].
 pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     command::output(Command::new("ip").args(arguments)).map(drop)
+}
+
+/// Leads from here to the pods of `node`, which is reached by `address`: what another node would have of its network.
+///
+/// # Errors
+/// The node has no network for pods yet, or as [`run`].
+pub(crate) fn route_to_pods(node: &Value, address: &str) -> Result<()> {
+    run(&["route", "replace", kube::pod_cidr(node)?, "via", address])
 }
 
 /// What it lists.

@@ -61,8 +61,15 @@ impl Kube {
     /// # Errors
     /// The API server does not answer.
     pub fn list(&self, kind: &str, selector: &str) -> Result<Vec<Value>> {
-        let text = self.run(&["get", kind, "--selector", selector, "-o", "json"])?;
-        let list: Value = serde_json::from_str(&text)?;
+        self.list_where(kind, &["--selector", selector])
+    }
+
+    /// The objects of a kind that options of `kubectl get` (such as `--all-namespaces`) pick.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub fn list_where(&self, kind: &str, options: &[&str]) -> Result<Vec<Value>> {
+        let list: Value = serde_json::from_str(&self.run(&[&["get", kind, "-o", "json"], options].concat())?)?;
         Ok(list["items"].as_array().cloned().unwrap_or_default())
     }
 
@@ -94,16 +101,43 @@ impl Kube {
     /// # Errors
     /// The API server refuses, or they do not go.
     pub fn delete(&self, objects: &[&str]) -> Result<()> {
-        let mut arguments = vec!["delete", "--ignore-not-found", "--wait=true", "--timeout=90s"];
-        arguments.extend(objects);
-        self.run(&arguments).map(drop)
+        self.delete_all(objects, PATIENCE, &["--ignore-not-found"])
+    }
+
+    /// The same of objects that must be there, within `limit`.
+    ///
+    /// # Errors
+    /// One is not there, the API server refuses, or they do not go.
+    pub fn delete_within(&self, objects: &[&str], limit: Duration) -> Result<()> {
+        self.delete_all(objects, limit, &[])
+    }
+
+    fn delete_all(&self, objects: &[&str], limit: Duration, options: &[&str]) -> Result<()> {
+        let limit = format!("--timeout={}s", limit.as_secs());
+        self.run(&[&["delete", "--wait=true", &limit], options, objects].concat()).map(drop)
     }
 }
 
 /// Whether a pod or node has the condition Ready.
 pub fn ready(object: &Value) -> bool {
-    let conditions = object["status"]["conditions"].as_array();
-    conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    readiness(object).is_some_and(|condition| condition["status"] == "True")
+}
+
+/// When a pod or node last became Ready or ceased to be; `None` when it has no such condition yet.
+pub fn turned(object: &Value) -> Option<&str> {
+    readiness(object)?["lastTransitionTime"].as_str()
+}
+
+fn readiness(object: &Value) -> Option<&Value> {
+    object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == "Ready")
+}
+
+/// The network of a node's pods.
+///
+/// # Errors
+/// It has none.
+pub fn pod_cidr(node: &Value) -> Result<&str> {
+    node["spec"]["podCIDR"].as_str().context("the node has no pod CIDR")
 }
 
 /// The first container's status.

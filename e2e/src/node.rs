@@ -179,7 +179,7 @@ impl Node {
         let name = self.options.name.clone();
         let answer = wait::until_true("the node is Ready and has a pod network", kube::PATIENCE, || {
             let node = kube.get("node", &name)?.unwrap_or_default();
-            Ok(kube::ready(&node) && node["spec"]["podCIDR"].is_string())
+            Ok(kube::ready(&node) && kube::pod_cidr(&node).is_ok())
         });
         self.explain(answer)
     }

@@ -109,13 +109,16 @@ fn crash(home: &Home, point: u64) -> Result<Outcome> {
         let _ = run.interrupt();
         ended = Some(run.await_end()?);
     }
-    let said = run.words()?;
-    let place = said.lines().find_map(|line| line.split_once("aborting ").map(|(_, place)| place.to_owned()));
-    match (ended, place) {
+    match (ended, aborted_at(&run.words()?)) {
         (_, Some(place)) => Ok(Outcome::Aborted(place)),
         (Some(status), None) if status.success() => Ok(Outcome::NotReached),
         (status, None) => bail!("it ended with {status:?} and not by the crash\n{}", run.last_words()),
     }
+}
+
+/// The effect's side and name at which a program said that it aborts.
+pub(super) fn aborted_at(said: &str) -> Option<String> {
+    said.lines().find_map(|line| line.split_once("aborting ").map(|(_, place)| place.to_owned()))
 }
 
 /// After a failed point: whatever is left must not spoil the next one. A run without pods takes away what it knows of.

@@ -130,7 +130,7 @@ fn see(pod: &Value) -> Result<Replica> {
 
 fn addresses_are_the_nodes(kube: &Kube, replicas: &[Replica]) -> Result<()> {
     let node = kube.get("node", NODE)?.context("the node is gone")?;
-    let cidr = node["spec"]["podCIDR"].as_str().context("the node has no pod CIDR")?;
+    let cidr = kube::pod_cidr(&node)?;
     let (network, length) = cidr.split_once('/').context("a CIDR has a length")?;
     let mask = u32::MAX << (32 - length.parse::<u32>()?);
     let network = network.parse::<Ipv4Addr>()?.to_bits();

@@ -101,12 +101,6 @@ fn restarts(pod: &Value) -> u64 {
     kube::container(pod)["restartCount"].as_u64().unwrap_or(0)
 }
 
-/// When the pod last became Ready or ceased to be.
-fn turned(pod: &Value) -> Option<&Value> {
-    let conditions = pod["status"]["conditions"].as_array()?;
-    Some(&conditions.iter().find(|condition| condition["type"] == "Ready")?["lastTransitionTime"])
-}
-
 fn killing_the_agent_flips_nothing(kube: &Kube, node: &mut Node, before: &Value) -> Result<()> {
     // Times in statuses are whole seconds: a flip must fall into another one.
     std::thread::sleep(std::time::Duration::from_secs(2));
@@ -116,7 +110,12 @@ fn killing_the_agent_flips_nothing(kube: &Kube, node: &mut Node, before: &Value)
     // Two periods of the probes, for whatever a confused agent would do.
     std::thread::sleep(std::time::Duration::from_secs(3));
     let after = kube.await_ready(POD)?;
-    ensure!(turned(before) == turned(&after), "readiness has flipped: {} became {}", before["status"], after["status"]);
+    ensure!(
+        kube::turned(before) == kube::turned(&after),
+        "readiness has flipped: {} became {}",
+        before["status"],
+        after["status"]
+    );
     ensure!(restarts(&after) == restarts(before), "the restart of the agent restarted the container");
     Ok(())
 }

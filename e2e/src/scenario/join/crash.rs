@@ -10,6 +10,7 @@ use crate::daemon::Daemon;
 use crate::kube::{self, Kube};
 use crate::leak::Picture;
 use crate::room::Room;
+use crate::scenario::crash::aborted_at;
 use crate::wait;
 
 /// More points than a join has steps: what follows is the agent's, which `cargo xtask e2e crash` visits.
@@ -47,8 +48,7 @@ fn crash(stage: &Stage, kube: &Kube, room: &Room, point: u64) -> Result<Option<S
         return Ok(None);
     }
     let said = join.words()?;
-    let place = said.lines().find_map(|line| line.split_once("aborting ").map(|(_, place)| place.to_owned()));
-    place.map(Some).with_context(|| format!("it ended, and not by the crash: {said}"))
+    aborted_at(&said).map(Some).with_context(|| format!("it ended, and not by the crash: {said}"))
 }
 
 fn again(stage: &Stage, kube: &Kube, room: &Room, before: &Picture) -> Result<()> {

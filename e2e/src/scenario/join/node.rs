@@ -83,8 +83,7 @@ pub(super) fn await_ready(kube: &Kube, room: &Room) -> Result<()> {
     let node = wait::until(&format!("node {} is Ready", room.name()), kube::PATIENCE, || {
         Ok(kube.get("node", room.name())?.filter(kube::ready))
     })?;
-    let cidr = node["spec"]["podCIDR"].as_str().context("the node has no pod CIDR")?;
-    ip::run(&["route", "replace", cidr, "via", room.address()])
+    ip::route_to_pods(&node, room.address())
 }
 
 /// Takes the control plane's route to a room's pods away.

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use super::Stage;
 use crate::kube::{self, Kube};
@@ -63,16 +62,14 @@ fn see(kube: &Kube) -> Result<Seen> {
     let mut ready_since = BTreeMap::new();
     for node in kube.list("nodes", "")? {
         ensure!(kube::ready(&node), "node {} is not Ready", kube::name(&node));
-        let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        let ready = conditions.iter().find(|condition| condition["type"] == "Ready").context("no condition Ready")?;
-        ready_since.insert(kube::name(&node), ready["lastTransitionTime"].as_str().unwrap_or_default().to_owned());
+        ready_since.insert(kube::name(&node), kube::turned(&node).unwrap_or_default().to_owned());
     }
-    let list: Value = serde_json::from_str(&kube.run(&["get", "pods", "--all-namespaces", "-o", "json"])?)?;
     let mut containers = BTreeMap::new();
-    for pod in list["items"].as_array().into_iter().flatten() {
+    for pod in kube.list_where("pods", &["--all-namespaces"])? {
         for status in pod["status"]["containerStatuses"].as_array().into_iter().flatten() {
             let id = status["containerID"].as_str().unwrap_or_default();
-            containers.insert(format!("{} {id}", kube::name(pod)), status["restartCount"].as_u64().unwrap_or_default());
+            containers
+                .insert(format!("{} {id}", kube::name(&pod)), status["restartCount"].as_u64().unwrap_or_default());
         }
     }
     Ok(Seen { ready_since, containers })

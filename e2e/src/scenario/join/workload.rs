@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use super::{Stage, manifests};
 use crate::kube::{self, Kube};
@@ -30,15 +29,9 @@ pub(super) fn deploy(stage: &Stage, kube: &Kube) -> Result<()> {
 /// Waits until `count` of kube-system's pods of a label are Ready, and no other is there.
 pub(super) fn await_pods(kube: &Kube, selector: &str, count: usize) -> Result<()> {
     wait::until_true(&format!("{count} pods with {selector} are Ready"), PATIENCE, || {
-        let pods = system_pods(kube, selector)?;
+        let pods = kube.list_where("pods", &["--namespace", "kube-system", "--selector", selector])?;
         Ok(pods.len() == count && pods.iter().all(kube::ready))
     })
-}
-
-fn system_pods(kube: &Kube, selector: &str) -> Result<Vec<Value>> {
-    let text = kube.run(&["get", "pods", "--namespace", "kube-system", "--selector", selector, "-o", "json"])?;
-    let list: Value = serde_json::from_str(&text)?;
-    Ok(list["items"].as_array().cloned().unwrap_or_default())
 }
 
 /// A pod on `node` resolves names and reaches the Service; its log is served.

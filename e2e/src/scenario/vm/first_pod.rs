@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::guest::{self, GUEST};
 use crate::controlplane::BRIDGE;
-use crate::kube::{self, Kube};
+use crate::kube;
 use crate::scenario::Stage;
 use crate::vm::{Hardware, Initramfs, Kernel, Machine, PATIENCE};
 use crate::{registry, wait};
@@ -64,7 +64,7 @@ fn tell(stage: &Stage, machine: &mut Machine) -> Result<()> {
     ensure!(log.trim() == expected, "the pod says {log:?}");
     ensure!(pod["status"]["hostIP"] == GUEST, "the pod's host is {}", pod["status"]["hostIP"]);
     stage.say("its log came through the API server, and its memory limit is in its cgroup");
-    delete(&kube)?;
+    kube.delete_within(&["pod/first"], PATIENCE)?;
     stage.say("the pod is gone");
     let left = machine.run(LEFT)?;
     ensure!(left.trim().is_empty(), "left behind in the guest: {left}");
@@ -72,11 +72,6 @@ fn tell(stage: &Stage, machine: &mut Machine) -> Result<()> {
     ensure!(ended.trim() == "0", "the agent ended with {ended}");
     stage.say("nothing is left behind in the guest");
     Ok(())
-}
-
-fn delete(kube: &Kube) -> Result<()> {
-    kube.run(&["delete", "pod", "first", "--wait=false"])?;
-    wait::until_true("the pod is gone", PATIENCE, || Ok(kube.get("pod", "first")?.is_none()))
 }
 
 fn pod(image: &str) -> String {

@@ -87,7 +87,6 @@ fn tell(stage: &Stage, machine: &mut Machine) -> Result<()> {
 
     kube.apply(&web(stage.registry()))?;
     let before = Picture::await_ready(&kube, machine)?;
-    route_to_pods(&kube, NODE)?;
     before.answers()?;
     UNITS.hold_no_shim(machine)?;
     stage.say(&format!("{REPLICAS} pods are Ready, and no unit's cgroup holds a shim"));
@@ -110,7 +109,7 @@ fn tell(stage: &Stage, machine: &mut Machine) -> Result<()> {
 
     journal_is_structured(machine)?;
     stage.say("the journal has levels and fields, and no left-over process");
-    delete(&kube, &["deployment/web"])?;
+    kube.delete_within(&["deployment/web"], PATIENCE)?;
     wait::until_true("the pods are gone", PATIENCE, || Ok(kube.list("pods", "")?.is_empty()))?;
     let left = machine.run(LEFT)?;
     ensure!(left.trim().is_empty(), "left behind in the guest: {left}");
@@ -118,19 +117,13 @@ fn tell(stage: &Stage, machine: &mut Machine) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the node is Ready and its pods can be reached from here.
 fn await_node(kube: &Kube, machine: &mut Machine, name: &str) -> Result<()> {
-    wait::until_true(&format!("node {name} is Ready"), PATIENCE, || {
+    let node = wait::until(&format!("node {name} is Ready"), PATIENCE, || {
         machine.check()?;
-        let node = kube.get("node", name)?.unwrap_or_default();
-        Ok(kube::ready(&node) && node["spec"]["podCIDR"].is_string())
-    })
-}
-
-/// Lets this side reach the pods as another node would.
-fn route_to_pods(kube: &Kube, node: &str) -> Result<()> {
-    let node = kube.get("node", node)?.context("the node is gone")?;
-    let network = node["spec"]["podCIDR"].as_str().context("the node has no pod CIDR")?;
-    ip::run(&["route", "replace", network, "via", guest::GUEST])
+        Ok(kube.get("node", name)?.filter(|node| kube::ready(node) && kube::pod_cidr(node).is_ok()))
+    })?;
+    ip::route_to_pods(&node, guest::GUEST)
 }
 
 /// A pod that comes and goes shows that agent and runtime have taken up their work.
@@ -144,14 +137,7 @@ fn works_again(stage: &Stage, kube: &Kube, machine: &mut Machine) -> Result<()> 
         machine.check()?;
         Ok(kube.get("pod", "after")?.is_some_and(|pod| kube::ready(&pod)))
     })?;
-    delete(kube, &["pod/after"])
-}
-
-fn delete(kube: &Kube, objects: &[&str]) -> Result<()> {
-    let limit = format!("--timeout={}s", PATIENCE.as_secs());
-    let mut arguments = vec!["delete", "--wait=true", &limit];
-    arguments.extend(objects);
-    kube.run(&arguments).map(drop)
+    kube.delete_within(&["pod/after"], PATIENCE)
 }
 
 fn journal_is_structured(machine: &mut Machine) -> Result<()> {

@@ -4,11 +4,11 @@ use anyhow::{Context, Result, ensure};
 
 use super::picture::Picture;
 use super::units::Units;
-use super::{UNITS, await_node, delete, guest, route_to_pods, web};
+use super::{UNITS, await_node, guest, web};
 use crate::controlplane::{ADDRESS, TOKEN};
 use crate::kube::Kube;
 use crate::scenario::Stage;
-use crate::vm::Machine;
+use crate::vm::{Machine, PATIENCE};
 
 const NODE: &str = "vm-3";
 const UNIT: Units = Units("berth-agent");
@@ -16,7 +16,7 @@ const UNIT: Units = Units("berth-agent");
 pub(super) fn tell(stage: &Stage, machine: &mut Machine) -> Result<()> {
     let kube = stage.kube();
     machine.run(&format!("systemctl disable --now {} && rm -r /etc/kubernetes /var/lib/kubelet", UNITS.0))?;
-    delete(&kube, &[&format!("node/{}", super::NODE)])?;
+    kube.delete_within(&[&format!("node/{}", super::NODE)], PATIENCE)?;
     stage.plane().admit_nodes()?;
     place_authority(stage, &kube)?;
     let hash = stage.plane().ca_hash()?;
@@ -29,7 +29,6 @@ pub(super) fn tell(stage: &Stage, machine: &mut Machine) -> Result<()> {
 
     kube.apply(&web(stage.registry()))?;
     let before = Picture::await_ready(&kube, machine)?;
-    route_to_pods(&kube, NODE)?;
     UNIT.hold_no_shim(machine)?;
     UNIT.restart(machine, "restart")?;
     before.await_unchanged(&kube, machine).context("systemctl restart berth-agent")?;
@@ -37,7 +36,7 @@ pub(super) fn tell(stage: &Stage, machine: &mut Machine) -> Result<()> {
     ensure!(status.contains(NODE), "berth status says {status}");
     stage.say("systemctl restart berth-agent: the same processes, and the pods stayed Ready");
 
-    delete(&kube, &["deployment/web"])?;
+    kube.delete_within(&["deployment/web"], PATIENCE)?;
     machine.run("berth leave")?;
     let active = machine.run("systemctl is-active berth-agent || true")?;
     ensure!(active.trim() != "active", "after berth leave the unit is {active}");

@@ -83,15 +83,13 @@ impl Picture {
 
 impl Pod {
     fn see(pod: &Value) -> Option<Self> {
-        let conditions = pod["status"]["conditions"].as_array()?;
-        let ready =
-            conditions.iter().find(|condition| condition["type"] == "Ready" && condition["status"] == "True")?;
+        let ready = kube::turned(pod).filter(|_| kube::ready(pod))?;
         Some(Self {
             name: kube::name(pod),
             address: pod["status"]["podIP"].as_str()?.to_owned(),
             container: kube::container_id(pod)?,
             restarts: kube::container(pod)["restartCount"].as_u64()?,
-            ready: ready["lastTransitionTime"].as_str()?.to_owned(),
+            ready: ready.to_owned(),
         })
     }
 }
