@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use berth_manifest::is_subdomain;
 use k8s_openapi::api::core::v1::Taint;
 
 use crate::https::Endpoint;
@@ -197,7 +198,7 @@ impl Request {
         }
         self.arguments.retain(|argument| argument.name != "hostname-override");
         self.node = self.node.trim().to_lowercase();
-        if !is_node_name(&self.node) {
+        if !is_subdomain(&self.node) {
             let reason = format!(
                 "{:?} is no node name: lower-case letters, digits, '-' and '.', beginning and ending with a letter or a \
                  digit, 253 at most",
@@ -255,18 +256,6 @@ pub(crate) fn cri_socket(text: &str) -> Result<String, String> {
         return Err(format!("{text:?} is not of the form unix:///run/containerd/containerd.sock"));
     }
     Ok(format!("unix://{path}"))
-}
-
-/// A DNS subdomain (RFC 1123).
-fn is_node_name(name: &str) -> bool {
-    let label = |label: &str| {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-        !label.is_empty()
-            && label.starts_with(plain)
-            && label.ends_with(plain)
-            && label.chars().all(|c| plain(c) || c == '-')
-    };
-    name.len() <= 253 && name.split('.').all(label)
 }
 
 /// `KEY=VALUE:EFFECT` (`kubernetes@v1.37.2:api/core/v1/taint.go#ToString`).

@@ -12,11 +12,13 @@
 pub mod config;
 pub mod decode;
 pub mod folder;
+mod name;
 mod node;
 pub mod pods;
 mod scalar;
 mod yaml;
 
+pub use name::is_subdomain;
 pub use node::{Data, Node};
 pub use yaml::{LONGEST, YamlError, documents};
 

@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
 
+use crate::name::{is_label, is_subdomain};
+
 /// A field and what is wrong with it.
 type Mistake = (String, String);
 
@@ -179,18 +181,4 @@ fn container_reference(container: &Container) -> Option<(String, &'static str)> 
         }
     }
     None
-}
-
-/// A DNS label (RFC 1123).
-fn is_label(text: &str) -> bool {
-    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    let bytes = text.as_bytes();
-    matches!((bytes.first(), bytes.last()), (Some(first), Some(last)) if inner(*first) && inner(*last))
-        && bytes.len() <= 63
-        && bytes.iter().all(|b| inner(*b) || *b == b'-')
-}
-
-/// A DNS subdomain (RFC 1123), as the API limits it.
-fn is_subdomain(text: &str) -> bool {
-    text.len() <= 253 && text.split('.').all(|part| is_label(part) || (part.len() > 63 && is_label(&part[..63])))
 }

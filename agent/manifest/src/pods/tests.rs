@@ -40,6 +40,14 @@ fn a_pod_gets_its_identity_and_its_defaults() {
 }
 
 #[test]
+fn a_name_in_other_letters_is_refused_wherever_their_bytes_fall() {
+    for name in ["ä".repeat(40), format!("{}ä", "a".repeat(62)), format!("a.{}", "ä".repeat(40))] {
+        let error = refused(&POD.replace("name: web", &format!("name: {name}")));
+        assert!(error.contains("line 4: field metadata.name: must be lower-case"), "{error}");
+    }
+}
+
+#[test]
 fn lists_and_several_documents_hold_several_pods() {
     let item = POD.lines().map(|line| format!("  {line}\n")).collect::<String>().replacen("  ", "- ", 1);
     let text = format!("{POD}---\n{}---\napiVersion: v1\nkind: List\nitems:\n{item}", POD.replace("web", "two"));
