@@ -26,7 +26,7 @@ struct Cli {
 enum Task {
     /// Run every check and test, as CI does
     Ci {
-        /// The benchmarks too
+        /// The long scenarios and the benchmarks too
         #[arg(long)]
         full: bool,
     },
@@ -193,11 +193,11 @@ fn run(cli: Cli) -> Result<()> {
         Task::Ci { full } => ci::run(full),
         Task::Check => check::run(),
         Task::Test => ci::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
-        // Needs neither a control plane nor a registry.
-        Task::E2e { command: E2eTask::Cni } => {
-            house::run(|| prepare(prepare_cni), || scenario::cni::play(&bench::build_reference_plugins()?))
+        Task::E2e { command } => {
+            // Needs neither a control plane nor a registry.
+            let needs = if matches!(command, E2eTask::Cni) { prepare_cni } else { prepare_e2e };
+            house::run(|| prepare(needs), || e2e(&command))
         }
-        Task::E2e { command } => house::run(|| prepare(prepare_e2e), || e2e(&command)),
         Task::Packages => {
             let installed = apt::ensure()?;
             println!("installed: {}", if installed.is_empty() { "nothing".to_owned() } else { installed.join(" ") });
@@ -217,8 +217,8 @@ fn run(cli: Cli) -> Result<()> {
         Task::Vm { command: VmTask::FirstPod } => house::run(|| prepare(prepare_vm), scenario::vm::first_pod::play),
         Task::Vm { command: VmTask::Systemd } => house::run(
             || {
-                vm::fetch_debian()?;
-                prepare(prepare_vm)
+                prepare(prepare_vm)?;
+                vm::fetch_debian().map(drop)
             },
             scenario::vm::systemd::play,
         ),
@@ -231,18 +231,25 @@ fn run(cli: Cli) -> Result<()> {
 fn prepare_e2e() -> Result<()> {
     apt::ensure()?;
     controlplane::build::build(&paths::cache().join("controlplane/build.log"))?;
-    ci::cargo(&["build", "--workspace", "--bins", "--locked", "--quiet"])
+    build(&["--workspace", "--bins"])
 }
 
 fn prepare_cni() -> Result<()> {
     apt::ensure()?;
     bench::build_reference_plugins()?;
-    ci::cargo(&["build", "--package", "berth-cni-plugins", "--bins", "--locked", "--quiet"])
+    build(&["--package", "berth-cni-plugins", "--bins"])
 }
 
 fn prepare_vm() -> Result<()> {
     vm::Kernel::fetch()?;
     prepare_e2e()
+}
+
+/// Builds what is played with: the programs of `$BERTH_PROFILE`.
+fn build(what: &[&str]) -> Result<()> {
+    let folder = paths::profile();
+    let profile = if folder == "debug" { "dev" } else { &folder };
+    ci::cargo(&[&["build", "--locked", "--quiet", "--profile", profile], what].concat())
 }
 
 /// What `bench pod` needs: the programs as they ship, but for link-time optimisation.
