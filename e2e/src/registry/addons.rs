@@ -95,8 +95,7 @@ pub fn kube_proxy() -> Result<Image> {
         .folder("usr/local/bin", 0o755)?
         .file("usr/local/bin/kube-proxy", 0o755, &program)?
         .done()?;
-    let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    Ok(Image { layers: vec![tools, top], config: json!({"Env": [path], "Cmd": ["/usr/local/bin/kube-proxy"]}) })
+    Ok(Image { layers: vec![tools, top], config: image::config(&["/usr/local/bin/kube-proxy"]) })
 }
 
 /// CoreDNS, run without rights as the official image does.

@@ -105,7 +105,8 @@ pub fn web() -> Result<Image> {
     Ok(Image { layers: vec![base()?, top], config: config(&["/serve"]) })
 }
 
-fn config(command: &[&str]) -> Value {
+/// Runs a command with the usual search path.
+pub(super) fn config(command: &[&str]) -> Value {
     json!({"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": command})
 }
 

@@ -21,20 +21,21 @@ const LARGE: usize = 16 << 20;
 
 pub(super) fn push(address: &str, name: &str, image: &Image) -> Result<String> {
     let (repository, tag) = name.rsplit_once(':').context("an image name is REPOSITORY:TAG")?;
-    let mut layers = Vec::new();
+    let (mut layers, mut ids) = (Vec::new(), Vec::new());
     for layer in &image.layers {
         let compressed = if layer.len() > LARGE { None } else { Some(gzip(layer)?) };
         let kind = if compressed.is_some() { COMPRESSED } else { LAYER };
         let bytes = compressed.as_ref().unwrap_or(layer);
-        blob(address, repository, bytes)?;
-        layers.push(json!({"mediaType": kind, "size": bytes.len(), "digest": digest(bytes)}));
+        let uploaded = blob(address, repository, bytes)?;
+        layers.push(json!({"mediaType": kind, "size": bytes.len(), "digest": uploaded}));
+        ids.push(if compressed.is_some() { digest(layer) } else { uploaded });
     }
-    let config = serde_json::to_vec(&image_config(image))?;
-    blob(address, repository, &config)?;
+    let config = serde_json::to_vec(&image_config(image, &ids))?;
+    let uploaded = blob(address, repository, &config)?;
     let manifest = serde_json::to_vec(&json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
-        "config": {"mediaType": CONFIG, "size": config.len(), "digest": digest(&config)},
+        "config": {"mediaType": CONFIG, "size": config.len(), "digest": uploaded},
         "layers": layers,
     }))?;
     let target = format!("/v2/{repository}/manifests/{tag}");
@@ -43,8 +44,8 @@ pub(super) fn push(address: &str, name: &str, image: &Image) -> Result<String> {
     Ok(digest(&manifest))
 }
 
-fn image_config(image: &Image) -> Value {
-    let ids: Vec<String> = image.layers.iter().map(|layer| digest(layer)).collect();
+/// `ids` are the layers' digests before compression.
+fn image_config(image: &Image, ids: &[String]) -> Value {
     let history: Vec<Value> = ids.iter().map(|_| json!({"created_by": "berth e2e"})).collect();
     json!({
         "architecture": architecture(),
@@ -64,11 +65,12 @@ fn architecture() -> &'static str {
     }
 }
 
-fn blob(address: &str, repository: &str, bytes: &[u8]) -> Result<()> {
+/// Uploads what is not there yet and returns its digest.
+fn blob(address: &str, repository: &str, bytes: &[u8]) -> Result<String> {
     let digest = digest(bytes);
     let known = format!("/v2/{repository}/blobs/{digest}");
     if http::request(address, "HEAD", &known, &[], b"")?.status == 200 {
-        return Ok(());
+        return Ok(digest);
     }
     let start = format!("/v2/{repository}/blobs/uploads/");
     let answer = http::request(address, "POST", &start, &[], b"")?;
@@ -78,7 +80,8 @@ fn blob(address: &str, repository: &str, bytes: &[u8]) -> Result<()> {
     let separator = if path.contains('?') { '&' } else { '?' };
     let target = format!("{path}{separator}digest={digest}");
     let answer = http::request(address, "PUT", &target, &[("Content-Type", "application/octet-stream")], bytes)?;
-    expect(&answer, 201, &target)
+    expect(&answer, 201, &target)?;
+    Ok(digest)
 }
 
 fn expect(answer: &Response, status: u16, target: &str) -> Result<()> {

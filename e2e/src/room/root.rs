@@ -55,12 +55,10 @@ pub(super) fn build(disk: &Path) -> Result<()> {
 
     let place = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
     for path in mounted_on_root()? {
-        if !left_out(&path) {
-            let kind = if path == Path::new("/sys") { MsFlags::empty() } else { MsFlags::MS_BIND | MsFlags::MS_REC };
-            let (source, file_system) =
-                if kind.is_empty() { (Path::new("sysfs"), Some("sysfs")) } else { (&*path, None) };
-            mount(Some(source), &place(&path), file_system, kind, NONE)
-                .with_context(|| format!("{} for the room", path.display()))?;
+        if path == Path::new("/sys") {
+            mount(Some("sysfs"), &place(&path), Some("sysfs"), MsFlags::empty(), NONE).context("/sys for the room")?;
+        } else if !left_out(&path) {
+            bind(&path, &place(&path), MsFlags::MS_REC)?;
         }
     }
     // The new sysfs shows this network namespace's links; the hierarchies are on it.

@@ -109,12 +109,11 @@ fn tell(stage: &Stage, kube: &Kube, first: &mut Node<'_>, second: &Room) -> Resu
 fn build((name, address): (&str, &str), stage: &Stage) -> Result<Room> {
     let room = Room::build(name, address, stage.dir())?;
     room.enter(|| {
-        for (host, upstream) in [("registry.k8s.io", "https://registry.k8s.io"), (REGISTRY, "http://10.251.0.1:5000")] {
+        let ours = format!("http://{REGISTRY}");
+        for (host, upstream) in [("registry.k8s.io", "https://registry.k8s.io"), (REGISTRY, &ours)] {
             let folder = format!("/etc/berth/certs.d/{host}");
             fs::create_dir_all(&folder)?;
-            let text = format!(
-                "server = \"{upstream}\"\n[host.\"http://{REGISTRY}\"]\ncapabilities = [\"pull\", \"resolve\"]\n"
-            );
+            let text = format!("server = \"{upstream}\"\n[host.\"{ours}\"]\ncapabilities = [\"pull\", \"resolve\"]\n");
             fs::write(format!("{folder}/hosts.toml"), text)?;
         }
         Ok(())

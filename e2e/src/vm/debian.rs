@@ -60,9 +60,10 @@ pub fn fetch() -> Result<PathBuf> {
     if work.exists() {
         fs::remove_dir_all(&work)?;
     }
-    let root = work.join("root");
-    for package in download(&work)? {
-        unpack(&package, &root)?;
+    let (root, packages) = (work.join("root"), download(&work)?);
+    merge(&root)?;
+    for package in packages {
+        command::output(Command::new("dpkg-deb").arg("-x").arg(package).arg(&root))?;
     }
     configure(&root)?;
     let partial = work.join("image");
@@ -112,15 +113,13 @@ fn download(work: &Path) -> Result<Vec<PathBuf>> {
     Ok(packages)
 }
 
-fn unpack(package: &Path, root: &Path) -> Result<()> {
+/// Packages that still have files in `/bin` put them through the links.
+fn merge(root: &Path) -> Result<()> {
     for name in MERGED {
-        let folder = root.join("usr").join(name);
-        if !folder.is_dir() {
-            fs::create_dir_all(folder)?;
-            symlink(format!("usr/{name}"), root.join(name))?;
-        }
+        fs::create_dir_all(root.join("usr").join(name))?;
+        symlink(format!("usr/{name}"), root.join(name))?;
     }
-    command::output(Command::new("dpkg-deb").arg("-x").arg(package).arg(root)).map(drop)
+    Ok(())
 }
 
 /// What the packages' scripts and an installer would have done.

@@ -5,8 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use super::node::{self, await_ready, remove_route};
 use super::{Stage, workload};
@@ -22,7 +21,6 @@ const IGNORED: &str = "SystemVerification";
 /// Where packages put units.
 const UNITS: &str = "/usr/lib/systemd/system";
 const SYSTEMCTL: &str = "/usr/local/bin/systemctl";
-const KUBELET_PID: &str = "/run/kubelet.pid";
 /// Everything of a kubeadm node that an operator has installed before.
 const INSTALLED: &[&str] = &["/usr/bin/kubelet", SYSTEMCTL];
 
@@ -157,10 +155,6 @@ pub(super) fn forget_the_operators_own(room: &Room) -> Result<()> {
             "/run/berth",
         ] {
             fs::remove_dir_all(folder).with_context(|| (*folder).to_owned())?;
-        }
-        // A kubelet that reset has stopped is gone; should one run, it is ended with the scenario.
-        if let Ok(text) = fs::read_to_string(KUBELET_PID) {
-            let _ = kill(Pid::from_raw(text.trim().parse()?), Signal::SIGKILL);
         }
         fs::remove_file("/var/log/kubelet.log")?;
         Ok(())

@@ -21,7 +21,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(90);
 #[derive(Debug)]
 pub(super) struct Node<'a> {
     room: &'a Room,
-    agent: Option<Daemon>,
+    agent: Daemon,
 }
 
 /// `berth join` of the cluster's own API server, whose hash it knows.
@@ -46,7 +46,7 @@ pub(super) fn start(room: &Room, stage: &Stage, environment: &[(&str, &str)]) ->
 
 /// The same, for good.
 pub(super) fn join<'a>(stage: &Stage, room: &'a Room) -> Result<Node<'a>> {
-    Ok(Node { room, agent: Some(start(room, stage, &[])?) })
+    Ok(Node { room, agent: start(room, stage, &[])? })
 }
 
 impl Node<'_> {
@@ -60,8 +60,7 @@ impl Node<'_> {
 
     /// Waits until the node is Ready, and gives the control plane the route to its pods, as kindnetd would there.
     pub(super) fn await_ready(&mut self, kube: &Kube) -> Result<()> {
-        let (room, agent) = (self.room, self.agent.as_mut().context("the agent is stopped")?);
-        await_ready(kube, room).map_err(|error| agent.check().err().unwrap_or(error))
+        await_ready(kube, self.room).map_err(|error| self.agent.check().err().unwrap_or(error))
     }
 
     /// `berth leave`, with the agent running, as a person would.
@@ -69,8 +68,7 @@ impl Node<'_> {
         let said = self.room.run("/usr/bin/berth", &["leave"])?;
         ensure!(said.contains(&format!("kubectl delete node {}", self.name())), "berth leave says {said:?}");
         kube.delete(&[&format!("node/{}", self.name())])?;
-        let mut agent = self.agent.take().context("the agent is stopped")?;
-        let ended = agent.wait(PATIENCE)?.context("the agent still runs after berth leave")?;
+        let ended = self.agent.wait(PATIENCE)?.context("the agent still runs after berth leave")?;
         ensure!(ended.success(), "the agent ended with {ended} after berth leave");
         remove_route(self.room)?;
         stage.say("berth leave has ended the agent and told how to delete the node");

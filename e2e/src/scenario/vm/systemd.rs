@@ -49,9 +49,7 @@ pub fn play() -> Result<()> {
         eprintln!(
             "{}",
             machine
-                .run(
-                    "journalctl --no-pager -o cat -n 60 -u berth-runtime -u kubelet -u berth-agent; ip -br a; ip route"
-                )
+                .run("journalctl --no-pager -o cat -n 60 -u berth-runtime -u kubelet -u berth-agent")
                 .unwrap_or_default()
         );
     }
