@@ -12,7 +12,7 @@ use crate::{command, paths};
 /// The version of Kubernetes that e2e/controlplane/go.mod names.
 pub const KUBERNETES: &str = "v1.37.2";
 
-/// Everything that [`build`] makes.
+/// Everything that [`build`] makes, but for CoreDNS: what a control plane and kubeadm's nodes run.
 pub const PROGRAMS: &[&str] = &[
     "kube-apiserver",
     "kube-controller-manager",

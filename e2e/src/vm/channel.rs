@@ -38,7 +38,7 @@ impl Channel {
     }
 
     /// Runs a shell command of one line and returns what it wrote, to stdout and stderr. `limit` is for the time until
-    /// it writes something, and again until it ends.
+    /// it writes something, and for each pause until it ends.
     pub(super) fn run(&mut self, command: &str, limit: Duration) -> Result<String> {
         ensure!(!command.contains('\n'), "a command for the guest is one line: {command:?}");
         let stream = self.stream.get_mut();

@@ -33,7 +33,7 @@ pub(super) fn is_live(stage: &Stage, kube: &Kube, rooms: &[&Room]) -> Result<()>
         })?;
         ensure!(new.target != old.target, "{CURRENT} of {} points to the same file as before", room.name());
     }
-    // The new ones are used: a pod that is bound and deleted now needs watch, status and secrets.
+    // The agents still reach the API server; the new pods that the scenario then asks for need watch, status and secrets.
     for room in rooms {
         let lease = lease(kube, room.name())?;
         wait::until_true("the node renews its lease", kube::PATIENCE, || Ok(self::lease(kube, room.name())? != lease))?;
