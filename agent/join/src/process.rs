@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use berth_sys::pidfd::PidFd;
+use rustix::io::Errno;
+use rustix::process::Signal;
 
 /// Whether `pid` is this very program (or one of its name, after an update), and not another that got the number since.
 pub fn is_berth(pid: u32) -> bool {
@@ -25,24 +25,14 @@ pub fn is_berth(pid: u32) -> bool {
 /// # Errors
 /// What the kernel answers; that it is gone already is fine.
 pub fn stop(pid: u32, patience: Duration) -> io::Result<bool> {
-    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(true) };
-    let process = match pidfd_open(pid, PidfdFlags::empty()) {
+    let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else { return Ok(true) };
+    let process = match PidFd::open(pid) {
         Ok(process) => process,
-        Err(rustix::io::Errno::SRCH) => return Ok(true),
-        Err(error) => return Err(error.into()),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => return Ok(true),
+        Err(error) => return Err(error),
     };
-    match berth_effect::run("agent-stop", || pidfd_send_signal(&process, Signal::TERM)) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let timeout = Timespec { tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX), tv_nsec: 0 };
-    loop {
-        match poll(&mut [PollFd::from_borrowed_fd(process.as_fd(), PollFlags::IN)], Some(&timeout)) {
-            Ok(number) => return Ok(number > 0),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    berth_effect::run("agent-stop", || process.send_signal(Signal::TERM.as_raw()))?;
+    process.has_ended(i32::try_from(patience.as_millis()).unwrap_or(i32::MAX))
 }
 
 #[cfg(test)]
