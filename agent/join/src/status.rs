@@ -252,7 +252,8 @@ fn line(out: &mut String, label: &str, text: &str) {
     }
 }
 
-fn wrap(text: &str, width: usize) -> Vec<String> {
+/// Lines of at most `width` columns, one at least; a word that is longer than that is cut.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         let mut word: Vec<char> = word.chars().collect();

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use berth_join::status::wrap;
 use serde_json::{Value, json};
 
 use super::finding::{Finding, Subject, Verdict};
@@ -52,8 +53,9 @@ fn line(out: &mut String, finding: &Finding) {
     for more in lines {
         let _ = writeln!(out, "{:DETAIL$}{more}", "");
     }
-    for (word, text) in [("cost:", &finding.cost), ("do:", &finding.remedy)] {
-        for (index, line) in wrap(text, WIDTH - REMEDY).into_iter().enumerate() {
+    let below = [("cost:", &finding.cost), ("do:", &finding.remedy)];
+    for (word, text) in below.into_iter().filter(|(_, text)| !text.trim().is_empty()) {
+        for (index, line) in wrap(text, WIDTH - REMEDY).iter().enumerate() {
             let _ = writeln!(out, "        {:<6}{line}", if index == 0 { word } else { "" });
         }
     }
@@ -81,26 +83,6 @@ pub(super) fn json(findings: &[Finding]) -> Value {
         "clusterCanBeJoined": missing(findings, &Subject::ALL) == 0,
         "findings": findings.iter().map(Finding::json).collect::<Vec<_>>(),
     })
-}
-
-/// Lines of at most `width` columns; a word that is longer than that is cut.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    let length = |text: &str| text.chars().count();
-    for word in text.split_whitespace() {
-        let characters: Vec<char> = word.chars().collect();
-        for piece in characters.chunks(width) {
-            let piece: String = piece.iter().collect();
-            match lines.last_mut() {
-                Some(line) if length(line) + 1 + length(&piece) <= width => {
-                    line.push(' ');
-                    line.push_str(&piece);
-                }
-                _ => lines.push(piece),
-            }
-        }
-    }
-    lines
 }
 
 #[cfg(test)]

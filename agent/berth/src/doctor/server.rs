@@ -9,8 +9,8 @@ use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_join::clock::{self, TOLERANCE};
 use k8s_openapi::jiff::Timestamp;
-use k8s_openapi::jiff::fmt::rfc2822::DateTimeParser;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -25,8 +25,6 @@ const ANSWER: Duration = Duration::from_secs(5);
 const LONGEST_ANSWER: u64 = 64 << 10;
 /// A clock is right when it differs by no more than this; Date headers have whole seconds.
 const RIGHT: Duration = Duration::from_secs(30);
-/// By so much the control plane dates new certificates back (`kubernetes@v1.37.2:pkg/controller/certificates/signer`).
-const DATED_BACK: Duration = Duration::from_secs(300);
 /// A node may be this many minor versions older than its API server.
 const SKEW: u32 = 3;
 
@@ -169,7 +167,7 @@ fn read(bytes: &[u8], received: Timestamp) -> Option<Answer> {
         let (name, value) = line.split_once(':')?;
         name.eq_ignore_ascii_case("date").then(|| value.trim().to_owned())
     };
-    let date = lines.find_map(header).and_then(|date| DateTimeParser::new().parse_timestamp(&date).ok());
+    let date = lines.find_map(header).and_then(|date| clock::date(&date));
     // Also where the body comes in chunks.
     let object = body.find('{').zip(body.rfind('}')).and_then(|(first, last)| body.get(first..=last));
     let object: Option<serde_json::Value> = object.and_then(|object| serde_json::from_str(object).ok());
@@ -252,25 +250,15 @@ fn clock(answer: &Answer) -> Finding {
         return found("clock", "agrees with the API server's");
     }
     let side = if ours < theirs { "behind" } else { "ahead of" };
-    let finding = found("clock", format!("{} {side} the API server's", span(off)));
+    let finding = found("clock", format!("{} {side} the API server's", clock::show(off)));
     let remedy = "set it right, for good: timedatectl set-ntp true";
-    match off > DATED_BACK {
+    match off > TOLERANCE {
         true => finding.bad(
             Verdict::Missing,
             "certificates and tokens look expired or not yet valid, and joining fails",
             remedy,
         ),
         false => finding.bad(Verdict::Less, "times of events and logs can't be compared", remedy),
-    }
-}
-
-/// About how long, as people say it.
-fn span(duration: Duration) -> String {
-    match duration.as_secs() {
-        seconds @ 0..120 => format!("{seconds} seconds"),
-        seconds @ 120..7_200 => format!("{} minutes", seconds / 60),
-        seconds @ 7_200..172_800 => format!("{} hours", seconds / 3_600),
-        seconds => format!("{} days", seconds / 86_400),
     }
 }
 
