@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::https::{self, Answer, Endpoint, Trust};
+use crate::yaml::document;
 use crate::{JoinError, Trusted, Version};
 
 /// What kubeadm uploaded for its nodes.
@@ -64,10 +65,8 @@ fn cluster_configuration(text: &str) -> Result<ClusterConfiguration, JoinError> 
         what: "kube-system/kubeadm-config: ClusterConfiguration".to_owned(),
         reason,
     };
-    let documents =
-        berth_manifest::documents(text).map_err(|e| wrong(format!("line {}: is not YAML: {}", e.line, e.reason)))?;
-    let [document] = documents.as_slice() else { return Err(wrong("one document is needed".to_owned())) };
-    let (configuration, _) = decode::<ClusterConfiguration>(document).map_err(|error| wrong(error.to_string()))?;
+    let document = document(text).map_err(wrong)?;
+    let (configuration, _) = decode::<ClusterConfiguration>(&document).map_err(|error| wrong(error.to_string()))?;
     if configuration.kind != "ClusterConfiguration" {
         return Err(wrong(format!("kind {:?} is not ClusterConfiguration", configuration.kind)));
     }
@@ -106,20 +105,16 @@ impl Reader<'_> {
     }
 
     fn decode<T: DeserializeOwned>(&self, what: &str, answer: &Answer) -> Result<T, JoinError> {
-        let endpoint = || self.endpoint.to_string();
         match answer.status {
             200 => serde_json::from_slice(&answer.body)
                 .map_err(|error| JoinError::Content { what: what.to_owned(), reason: error.to_string() }),
-            401 => Err(JoinError::Unauthorized { endpoint: endpoint() }),
+            401 => Err(JoinError::Unauthorized { endpoint: self.endpoint.to_string() }),
             403 => {
                 let words = answer.words("");
                 let words = if words.is_empty() { words } else { format!(" ({words})") };
                 Err(JoinError::Forbidden { what: what.to_owned(), words })
             }
-            status => {
-                let words = answer.words(": ");
-                Err(JoinError::Answer { what: what.to_owned(), endpoint: endpoint(), status, words })
-            }
+            _ => Err(answer.unexpected(what, self.endpoint)),
         }
     }
 }

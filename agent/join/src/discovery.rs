@@ -169,12 +169,7 @@ async fn cluster_info(
         }
         401 | 403 => Err(none(format!("anonymous requests for it are refused{}", answer.words(": ")))),
         404 => Err(none("it does not exist".to_owned())),
-        status => Err(JoinError::Answer {
-            what: "cluster-info".to_owned(),
-            endpoint: endpoint.to_string(),
-            status,
-            words: answer.words(": "),
-        }),
+        _ => Err(answer.unexpected("cluster-info", endpoint)),
     }
 }
 

@@ -104,6 +104,16 @@ impl Answer {
             .map(|status| format!("{prefix}{}", status.message.lines().next().unwrap_or_default()))
             .unwrap_or_default()
     }
+
+    /// That `endpoint` gave this instead of `what`.
+    pub(crate) fn unexpected(&self, what: &str, endpoint: &Endpoint) -> JoinError {
+        JoinError::Answer {
+            what: what.to_owned(),
+            endpoint: endpoint.to_string(),
+            status: self.status,
+            words: self.words(": "),
+        }
+    }
 }
 
 /// Gets `path` of the server.

@@ -9,6 +9,7 @@ use berth_manifest::decode::decode;
 use serde::Deserialize;
 
 use crate::Token;
+use crate::yaml::document;
 
 /// Names that kubeadm gives what it writes (`kubernetes@v1.37.2:cmd/kubeadm/app/discovery/discovery.go`).
 const CLUSTER: &str = "kubernetes";
@@ -124,10 +125,7 @@ impl Kubeconfig {
     /// # Errors
     /// In one line, naming the field.
     pub(crate) fn parse(text: &str, files: Files<'_>) -> Result<Self, String> {
-        let documents =
-            berth_manifest::documents(text).map_err(|e| format!("line {}: is not YAML: {}", e.line, e.reason))?;
-        let [document] = documents.as_slice() else { return Err("one document is needed".to_owned()) };
-        let (raw, _) = decode::<Raw>(document).map_err(|error| error.to_string())?;
+        let (raw, _) = decode::<Raw>(&document(text)?).map_err(|error| error.to_string())?;
         let context = raw.contexts.iter().find(|context| context.name == raw.current_context);
         let context = context.and_then(|context| context.context.as_ref());
         let cluster = match context {

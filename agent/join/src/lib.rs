@@ -30,6 +30,7 @@ pub mod status;
 pub mod systemd;
 mod token;
 mod version;
+mod yaml;
 
 pub use cluster::Cluster;
 pub use discovery::{Trusted, discover};

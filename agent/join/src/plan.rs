@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use berth_manifest::{Data, Node, config, documents, to_json};
+use berth_manifest::{Data, Node, config, to_json};
 use serde_json::Value;
 
 use crate::journal::Journal;
+use crate::yaml::document;
 use crate::{Cluster, JoinError, Paths, Request, Trusted, Version};
 
 /// The last minor release that knows kubeadm.k8s.io/v1beta3.
@@ -97,8 +98,7 @@ pub fn read_flags(text: &str) -> Result<Vec<String>, String> {
 ///
 /// Comments and order stay where the text can be edited; where it can't, the same is written as JSON, which YAML is.
 fn with_endpoint(text: &str, endpoint: &str) -> Result<String, String> {
-    let parsed = documents(text).map_err(|error| format!("line {}: is not YAML: {}", error.line, error.reason))?;
-    let [document] = parsed.as_slice() else { return Err("one document is needed".to_owned()) };
+    let document = document(text)?;
     let Data::Mapping(_) = document.data else { return Err("is no mapping".to_owned()) };
     let now = document.get("containerRuntimeEndpoint").and_then(Node::as_str).unwrap_or_default();
     if now == endpoint {

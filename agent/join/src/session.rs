@@ -79,12 +79,7 @@ impl Session {
                 .map(Some)
                 .map_err(|error| JoinError::Content { what: what.to_owned(), reason: error.to_string() }),
             404 => Ok(None),
-            status => Err(JoinError::Answer {
-                what: what.to_owned(),
-                endpoint: self.endpoint.to_string(),
-                status,
-                words: answer.words(": "),
-            }),
+            _ => Err(answer.unexpected(what, &self.endpoint)),
         }
     }
 }
