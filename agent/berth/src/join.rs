@@ -38,7 +38,7 @@ pub(crate) async fn run(options: Join, log: &LogOptions) -> Result<()> {
             }
             let trusted = discover(&request).await?;
             let cluster = read_cluster(&trusted, &request).await?;
-            install(&paths, &lock, &request, &trusted, &cluster, &program).await?
+            install(&paths, &lock, &request, &trusted, &cluster).await?
         }
     };
     let Some(agent_options) = start(&paths, lock, installation, &program)? else { return Ok(()) };
@@ -143,7 +143,6 @@ async fn install<'a>(
     request: &Request,
     trusted: &Trusted,
     cluster: &Cluster,
-    program: &Path,
 ) -> Result<Installation<'a>> {
     let plan = Plan::new(paths, request, trusted, cluster)?;
     for warning in &plan.warnings {
@@ -162,7 +161,7 @@ async fn install<'a>(
         outcome = certify(paths, request) => outcome,
         ended = &mut ended => ended.and_then(|()| Err(anyhow!("interrupted"))),
     };
-    let outcome = outcome.and_then(|()| Ok(installation.credentials_are_there(program, systemd::is_running(paths))?));
+    let outcome = outcome.and_then(|()| Ok(installation.credentials_are_there(systemd::is_running(paths))?));
     match outcome {
         Ok(()) => Ok(installation),
         Err(error) => Err(undone(installation, error)),

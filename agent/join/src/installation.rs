@@ -60,17 +60,7 @@ impl<'a> Installation<'a> {
         }
         for (file, entry) in plan.files.iter().zip(&self.journal.files) {
             told(file);
-            if entry.kept {
-                berth_effect::run("join-file-keep", || fs::rename(&file.path, aside(&file.path)))
-                    .map_err(JoinError::io("setting the former file aside", &file.path))?;
-            }
-            record::write_durable(&file.path, file.content.as_bytes()).map_err(JoinError::io("writing", &file.path))?;
-            if file.public {
-                berth_effect::run("join-file-publish", || {
-                    fs::set_permissions(&file.path, fs::Permissions::from_mode(0o644))
-                })
-                .map_err(JoinError::io("setting the permissions", &file.path))?;
-            }
+            put(&file.path, &file.content, file.public, entry.kept)?;
         }
         Ok(())
     }
@@ -87,11 +77,12 @@ impl<'a> Installation<'a> {
     }
 
     /// The node has its own credentials: those of the bootstrap go (as with kubeadm, so that the token does not lie about),
-    /// and from here on another attempt goes on instead of going back. `program` is what a unit would start.
+    /// and from here on another attempt goes on instead of going back. With systemd the journal names the unit, whose file
+    /// [`Installation::start`] writes.
     ///
     /// # Errors
     /// [`JoinError::Io`].
-    pub fn credentials_are_there(&mut self, program: &Path, with_systemd: bool) -> Result<(), JoinError> {
+    pub fn credentials_are_there(&mut self, with_systemd: bool) -> Result<(), JoinError> {
         let bootstrap = self.paths.bootstrap_kubeconfig();
         record::remove(&bootstrap).map_err(JoinError::io("removing", &bootstrap))?;
         if with_systemd {
@@ -102,21 +93,14 @@ impl<'a> Installation<'a> {
             }
             self.journal.unit = Some(Unit { name: systemd::UNIT.to_owned(), file });
         }
-        self.advance(Phase::Starting)?;
-        self.write_unit(program)
+        self.advance(Phase::Starting)
     }
 
     /// Writes the unit's file, if it is ours to write. Can be repeated.
     fn write_unit(&self, program: &Path) -> Result<(), JoinError> {
         let Some(path) = self.journal.unit.as_ref().and_then(|unit| unit.file.as_ref()) else { return Ok(()) };
         let kept = self.journal.files.iter().any(|entry| entry.path == *path && entry.kept);
-        if kept && !aside(path).exists() && path.exists() {
-            berth_effect::run("join-file-keep", || fs::rename(path, aside(path)))
-                .map_err(JoinError::io("setting the former file aside", path))?;
-        }
-        record::write_durable(path, systemd::text(program).as_bytes()).map_err(JoinError::io("writing", path))?;
-        berth_effect::run("join-file-publish", || fs::set_permissions(path, fs::Permissions::from_mode(0o644)))
-            .map_err(JoinError::io("setting the permissions", path))
+        put(path, &systemd::text(program), true, kept && !aside(path).exists() && path.exists())
     }
 
     /// Starts the agent by systemd, now and at every boot, and notes that the node has joined. Without a unit only the
@@ -189,6 +173,20 @@ impl<'a> Installation<'a> {
         }
         errors
     }
+}
+
+/// Writes a file, for everybody to read where it is `public`; the one that is there is set aside first where `keep` says so.
+fn put(path: &Path, content: &str, public: bool, keep: bool) -> Result<(), JoinError> {
+    if keep {
+        berth_effect::run("join-file-keep", || fs::rename(path, aside(path)))
+            .map_err(JoinError::io("setting the former file aside", path))?;
+    }
+    record::write_durable(path, content.as_bytes()).map_err(JoinError::io("writing", path))?;
+    if public {
+        berth_effect::run("join-file-publish", || fs::set_permissions(path, fs::Permissions::from_mode(0o644)))
+            .map_err(JoinError::io("setting the permissions", path))?;
+    }
+    Ok(())
 }
 
 /// Folders above `files` and down to `certificates` that are not there, outermost first, each once.

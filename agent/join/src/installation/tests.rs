@@ -137,10 +137,36 @@ fn the_token_goes_once_the_node_has_its_own_credentials() {
     let paths = Paths::below(root.path());
     let lock = Lock::take(&paths).expect("free");
     let mut installation = Installation::begin(&paths, &lock, &plan(&paths), |_| {}).expect("written");
-    installation.credentials_are_there(Path::new("/usr/bin/berth"), false).expect("noted");
+    installation.credentials_are_there(false).expect("noted");
     assert!(!paths.bootstrap_kubeconfig().exists());
     assert_eq!(Journal::load(&paths).expect("loads").expect("a journal").phase, Phase::Starting);
     installation.start(Path::new("/usr/bin/berth")).expect("noted");
     assert!(crate::preflight::standing(&paths).expect_err("joined").to_string().contains("berth leave"));
     assert!(Installation::resume(&paths, installation.journal).undo().is_empty());
+}
+
+#[test]
+fn a_unit_is_undone_whether_its_file_was_written_or_not() {
+    for written in 0..=2 {
+        let root = tempfile::tempdir().expect("folder");
+        put(root.path(), "etc/systemd/system/berth-agent.service", "former");
+        let before = tree(root.path());
+        let paths = Paths::below(root.path());
+        let lock = Lock::take(&paths).expect("free");
+        let mut installation = Installation::begin(&paths, &lock, &plan(&paths), |_| {}).expect("written");
+        installation.credentials_are_there(true).expect("noted");
+        let unit = paths.units().join(systemd::UNIT);
+        assert_eq!(fs::read_to_string(&unit).expect("there"), "former");
+        for _ in 0..written {
+            installation.write_unit(Path::new("/opt/berth")).expect("written");
+            assert!(fs::read_to_string(&unit).expect("there").contains("ExecStart=/opt/berth agent "));
+        }
+        drop(installation);
+        let journal = Journal::load(&paths).expect("loads").expect("a journal");
+        assert!(Installation::resume(&paths, journal).undo().is_empty());
+        drop(lock);
+        let mut left = tree(root.path());
+        left.retain(|path, _| !["var", "var/lib"].iter().any(|outer| *path == root.path().join(outer)));
+        assert_eq!(left, before, "{written}");
+    }
 }
