@@ -61,20 +61,14 @@ fn joined(journal: Option<&Journal>, alive: Option<&AgentState>, session: Option
             cluster: journal.cluster.clone(),
             server: journal.server.clone(),
             node: journal.node.clone(),
-            phase: match journal.phase {
-                Phase::Joining => "joining",
-                Phase::Starting => "starting",
-                Phase::Joined => "joined",
-                Phase::Leaving => "leaving",
-            }
-            .to_owned(),
+            phase: journal.phase,
         },
         // By kubeadm: the kubeconfig and the agent know.
         None => Joined {
             cluster: String::new(),
             server: session.map(|session| session.server().to_owned()).unwrap_or_default(),
             node: alive.map_or_else(crate::host::name, |state| state.node.clone()),
-            phase: "joined".to_owned(),
+            phase: Phase::Joined,
         },
     }
 }
@@ -102,10 +96,7 @@ fn agent(paths: &Paths, journal: Option<&Journal>, alive: Option<&AgentState>) -
 async fn ask(status: &mut Status, session: &Session, node: &str) {
     let asked = async { tokio::try_join!(session.node(node), session.pods(node)) };
     match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Ok((None, _))) => {
-            status.api_server_problem = None;
-            status.conditions = Vec::new();
-        }
+        Ok(Ok((None, _))) => {}
         Ok(Ok((Some(object), pods))) => {
             status.conditions = conditions(&object);
             status.cordoned = object.spec.and_then(|spec| spec.unschedulable).unwrap_or(false);

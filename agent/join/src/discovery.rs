@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use crate::clock;
 use crate::https::{self, Answer, Endpoint, Trust};
 use crate::kubeconfig::{self, Files, Kubeconfig};
-use crate::{Credentials, Discovery, JoinError, Pins, Request, Token};
+use crate::{Credentials, Discovery, JoinError, Pins, Request, Token, jws};
 
 const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
 /// Between attempts. cluster-info can be read, not watched, without credentials.
@@ -75,7 +75,7 @@ async fn by_token(
     let endpoint = Endpoint::parse(endpoint).map_err(|reason| JoinError::request("HOST:PORT", reason))?;
     let (config, signature) = signed_cluster_info(&endpoint, token, patience).await?;
     let info = |reason: String| JoinError::ClusterInfo { endpoint: endpoint.to_string(), reason };
-    if !crate::verify_jws(&signature, &config, token) {
+    if !jws::verify(&signature, &config, token) {
         return Err(blame(&endpoint, token, pins, &config).await);
     }
     let parsed = Kubeconfig::parse(&config, Files::Refused).map_err(info)?;

@@ -132,7 +132,7 @@ impl<'a> Installation<'a> {
     }
 
     /// Undoes everything after `error`, and returns it with what could not be undone.
-    pub fn failed(self, error: JoinError) -> JoinError {
+    fn failed(self, error: JoinError) -> JoinError {
         match self.undo().into_iter().next() {
             None => error,
             // The cause counts; the journal is still there, so that the next attempt cleans up.

@@ -54,8 +54,6 @@ pub struct Journal {
     pub server: String,
     /// This node's name.
     pub node: String,
-    /// Another runtime's socket; `None` is Berth's own.
-    pub cri_socket: Option<String>,
     /// The unit that runs the agent; `None` when it runs in the foreground.
     pub unit: Option<Unit>,
     pub(crate) files: Vec<Entry>,
@@ -74,7 +72,6 @@ impl Journal {
             cluster: cluster.to_owned(),
             server: server.to_owned(),
             node: node.to_owned(),
-            cri_socket: None,
             unit: None,
             files: Vec::new(),
             folders: Vec::new(),

@@ -21,7 +21,7 @@ struct Header {
 }
 
 /// Whether `signature` is that of `content` by `token`. The comparison takes the same time wherever they differ.
-pub fn verify(signature: &str, content: &str, token: &Token) -> bool {
+pub(crate) fn verify(signature: &str, content: &str, token: &Token) -> bool {
     check(signature, content, token).is_some()
 }
 

@@ -37,7 +37,6 @@ pub use discovery::{Trusted, discover};
 pub use error::JoinError;
 pub use installation::Installation;
 pub use journal::{Journal, Phase, Unit};
-pub use jws::verify as verify_jws;
 pub use kubeconfig::Credentials;
 pub use lock::Lock;
 pub use paths::Paths;

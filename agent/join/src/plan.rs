@@ -67,8 +67,7 @@ impl Plan {
             file(config_path, text, true, "kubelet configuration"),
             file(paths.flags(), flags(&request.flags()), true, "kubelet environment file with flags"),
         ];
-        let mut journal = Journal::new(&cluster.name, &cluster.server, &request.node);
-        journal.cri_socket.clone_from(&request.cri_socket);
+        let journal = Journal::new(&cluster.name, &cluster.server, &request.node);
         Ok(Self { files, warnings: loaded.warnings, journal })
     }
 }
@@ -114,15 +113,9 @@ fn with_endpoint(text: &str, endpoint: &str) -> Result<String, String> {
     edited.push_str(&instance(endpoint));
     // Key order aside: what was edited must mean what was wanted.
     match to_json(&edited) {
-        Ok(value) if sorted(&value) == sorted(&wanted) => Ok(edited),
+        Ok(value) if value == wanted => Ok(edited),
         _ => serde_json::to_string_pretty(&wanted).map(|json| json + "\n").map_err(|error| error.to_string()),
     }
-}
-
-fn sorted(value: &Value) -> Vec<(String, Value)> {
-    let mut entries: Vec<_> = value.as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-    entries
 }
 
 /// Where an existing file is kept while the join's own stands in its place.

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::jiff::Timestamp;
 use serde::Serialize;
 
-use crate::clock;
+use crate::{Phase, clock};
 
 const WIDTH: usize = 80;
 /// Where the second column begins.
@@ -39,7 +39,7 @@ pub struct Status {
 }
 
 /// What was joined.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Joined {
     /// The cluster's name; empty when kubeadm joined it.
@@ -48,8 +48,8 @@ pub struct Joined {
     pub server: String,
     /// This node's name.
     pub node: String,
-    /// `joining`, `starting`, `joined` or `leaving`.
-    pub phase: String,
+    /// How far it has come.
+    pub phase: Phase,
 }
 
 /// The agent's process.
@@ -157,10 +157,10 @@ pub fn render(status: &Status, now: Timestamp) -> String {
         return out;
     };
     let cluster = if joined.cluster.is_empty() { String::new() } else { format!("cluster {:?} ", joined.cluster) };
-    let phase = match joined.phase.as_str() {
-        "joined" => "",
-        "leaving" => " (leaving: run `berth leave` again)",
-        _ => " (joining has not finished: run `berth join` again)",
+    let phase = match joined.phase {
+        Phase::Joined => "",
+        Phase::Leaving => " (leaving: run `berth leave` again)",
+        Phase::Joining | Phase::Starting => " (joining has not finished: run `berth join` again)",
     };
     let cordoned = if status.cordoned { ", takes no new pods (cordoned)" } else { "" };
     line(&mut out, "node", &format!("{}{cordoned}", joined.node));
@@ -299,7 +299,7 @@ mod tests {
                 cluster: "kubernetes".into(),
                 server: "https://10.0.0.1:6443".into(),
                 node: "worker-1".into(),
-                phase: "joined".into(),
+                phase: Phase::Joined,
             }),
             agent: Agent {
                 pid: Some(7),

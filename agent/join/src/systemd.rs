@@ -50,11 +50,6 @@ fn run(arguments: &[&str]) -> std::io::Result<Output> {
     Command::new("systemctl").arg("--no-ask-password").args(arguments).stdin(Stdio::null()).output()
 }
 
-/// Whether a unit is running or about to.
-pub fn is_active(unit: &str) -> bool {
-    run(&["is-active", "--quiet", unit]).is_ok_and(|output| output.status.success())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

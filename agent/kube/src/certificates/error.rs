@@ -13,12 +13,12 @@ use crate::connect::causes;
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// A file or folder can't be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
-        source: io::Error,
+        /// Why; in the message, so not the error's source as well.
+        cause: io::Error,
     },
     /// A certificate or key can't be understood.
     #[error("{what}: {reason}")]

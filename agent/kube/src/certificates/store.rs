@@ -154,8 +154,8 @@ impl Store {
     }
 }
 
-pub(crate) fn file(path: &Path, source: io::Error) -> CertificateError {
-    CertificateError::File { path: path.to_path_buf(), source }
+pub(crate) fn file(path: &Path, cause: io::Error) -> CertificateError {
+    CertificateError::File { path: path.to_path_buf(), cause }
 }
 
 #[cfg(test)]
