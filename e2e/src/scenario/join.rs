@@ -93,9 +93,11 @@ fn nodes(stage: &Stage, kube: &Kube, (first, second): (&Room, &Room), empty: (&P
 
 fn tell(stage: &Stage, kube: &Kube, first: &mut Node<'_>, second: &Room) -> Result<()> {
     first.await_ready(kube)?;
-    stage.say("berth join: the node is Ready by the configuration that the DaemonSet wrote");
+    stage.say("berth join --config: the node is Ready by the configuration that the DaemonSet wrote");
     failing::name_taken(stage, second, first.name())?;
     workload::deploy(stage, kube)?;
+    first.is_what_it_says(stage, kube)?;
+    failing::joined_twice(stage, first.room())?;
     workload::is_served(stage, kube, first.name())?;
     let mut other = kubeadm::join(stage, kube, second)?;
     workload::is_served(stage, kube, second.name())?;

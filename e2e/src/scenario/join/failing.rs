@@ -155,6 +155,20 @@ pub(super) fn name_taken(stage: &Stage, room: &Room, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// The machine is a node already.
+///
+/// # Errors
+/// What was not as it should be.
+pub(super) fn joined_twice(stage: &Stage, room: &Room) -> Result<()> {
+    let before = room.picture()?;
+    let command = join_command(room, stage, TOKEN)?;
+    fails(stage, room, Case { what: "a second join", command, words: &[room.name(), "joined", "berth leave"] })?;
+    // The cluster goes on meanwhile, with kube-proxy's rules among others.
+    room.await_equal(&before, &["process", "network namespace", "firewall rule"])?;
+    stage.say("failing joins: a machine that has joined");
+    Ok(())
+}
+
 /// Runs a join to its end and returns its sentence.
 fn fails(stage: &Stage, room: &Room, case: Case<'_>) -> Result<String> {
     let Case { what, mut command, words } = case;
