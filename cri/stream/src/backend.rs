@@ -7,13 +7,13 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-/// Bytes from the client. End of file means that the client has closed this stream; an error (kind `ConnectionAborted`)
-/// that the client is gone. Dropping it discards what still comes.
+/// Bytes from the client. End of file means that the client has closed this stream; an error (kind
+/// `ConnectionAborted`) that the client is gone. Dropping it discards what still comes.
 pub type Reader = Pin<Box<dyn AsyncRead + Send>>;
 
 /// Bytes to the client. A write waits while the client is slow and fails with `BrokenPipe` once the client is gone.
-/// Dropping it, or shutting it down, is the end of file for the client; on exec and attach the client sees it only after the
-/// outcome.
+/// Dropping it, or shutting it down, is the end of file for the client; on exec and attach the client sees it only
+/// after the outcome.
 pub type Writer = Pin<Box<dyn AsyncWrite + Send>>;
 
 /// The streams of one exec or attach; those that the client did not ask for are `None`.
@@ -22,8 +22,8 @@ pub struct Streams {
     pub stdout: Option<Writer>,
     /// Never with a terminal: there the kernel joins both outputs.
     pub stderr: Option<Writer>,
-    /// Sizes of the client's terminal, only with a terminal. A bounded queue: when sizes come faster than they are taken,
-    /// those between are left out and the newest stays. It ends with the client.
+    /// Sizes of the client's terminal, only with a terminal. A bounded queue: when sizes come faster than they are
+    /// taken, those between are left out and the newest stays. It ends with the client.
     pub resize: Option<mpsc::Receiver<TerminalSize>>,
 }
 
@@ -77,7 +77,8 @@ pub struct AttachRequest {
 pub struct PortForwardRequest {
     /// The sandbox's id.
     pub sandbox: String,
-    /// The ports that may be named by the client; empty: any. A client of the old WebSocket protocol cannot name ports and gets exactly these.
+    /// The ports that may be named by the client; empty: any. A client of the old WebSocket protocol cannot name
+    /// ports and gets exactly these.
     pub ports: Vec<u16>,
 }
 
@@ -98,17 +99,19 @@ impl Failure {
 /// Who knows the containers.
 ///
 /// **When the client goes away** the streams say so (see [`Reader`] and [`Writer`]; `resize` ends); the call then has
-/// [`GRACE`] to clean up and return, after which its future is dropped. It is also dropped at once when the [`Server`] is.
-/// What must outlive the client belongs in a task of the backend's own.
+/// [`GRACE`] to clean up and return, after which its future is dropped. It is also dropped at once when the
+/// [`Server`] is. What must outlive the client belongs in a task of the backend's own.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
-    /// Runs a process and returns its exit code (128 + signal for one that a signal ended) once it has ended and its output was written to the streams.
+    /// Runs a process and returns its exit code (128 + signal for one that a signal ended) once it has ended and its
+    /// output was written to the streams.
     async fn exec(&self, request: ExecRequest, streams: Streams) -> Result<i32, Failure>;
 
     /// Joins the container's own streams; returns when the container ends or the client has left.
     async fn attach(&self, request: AttachRequest, streams: Streams) -> Result<(), Failure>;
 
-    /// Carries one connection to `port` inside the sandbox's network; returns when both directions have ended. Several run at once per session.
+    /// Carries one connection to `port` inside the sandbox's network; returns when both directions have ended.
+    /// Several run at once per session.
     async fn port_forward(&self, sandbox: &str, port: u16, connection: (Reader, Writer)) -> Result<(), Failure>;
 }
 
