@@ -20,5 +20,6 @@ pub mod registry;
 pub mod room;
 pub mod scenario;
 pub mod standalone;
+pub mod streamclient;
 pub mod vm;
 pub mod wait;

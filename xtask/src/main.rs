@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use berth_e2e::controlplane::{self, ControlPlane};
 use berth_e2e::registry::{self, Registry};
-use berth_e2e::{apt, bench, house, node::Shape, paths, scenario, vm};
+use berth_e2e::{apt, bench, house, node::Shape, paths, scenario, streamclient, vm};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[derive(Debug, Parser)]
@@ -109,6 +109,8 @@ enum E2eTask {
     Probes,
     /// What YAML means, beside kubectl
     Yaml,
+    /// Exec, attach and port-forward by client-go against the streaming server
+    Stream,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -194,8 +196,12 @@ fn run(cli: Cli) -> Result<()> {
         Task::Check => check::run(),
         Task::Test => ci::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
         Task::E2e { command } => {
-            // Needs neither a control plane nor a registry.
-            let needs = if matches!(command, E2eTask::Cni) { prepare_cni } else { prepare_e2e };
+            // The first two need neither a control plane nor a registry.
+            let needs = match command {
+                E2eTask::Cni => prepare_cni,
+                E2eTask::Stream => prepare_stream,
+                _ => prepare_e2e,
+            };
             house::run(|| prepare(needs), || e2e(&command))
         }
         Task::Packages => {
@@ -240,6 +246,10 @@ fn prepare_cni() -> Result<()> {
     build(&["--package", "berth-cni-plugins", "--bins"])
 }
 
+fn prepare_stream() -> Result<()> {
+    streamclient::build().map(drop)
+}
+
 fn prepare_vm() -> Result<()> {
     vm::Kernel::fetch()?;
     prepare_e2e()
@@ -270,6 +280,7 @@ fn e2e(task: &E2eTask) -> Result<()> {
         E2eTask::BadInput => scenario::bad_input::play(),
         E2eTask::Probes => scenario::probes::play(),
         E2eTask::Yaml => scenario::yaml::play(),
+        E2eTask::Stream => scenario::stream::play(&streamclient::build()?),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line, as typed: what it means is decided by each command's own module.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -108,6 +109,9 @@ pub(crate) struct Cri {
     /// Where to listen
     #[arg(long, default_value = "unix:///run/berth/cri.sock", value_name = "ENDPOINT")]
     pub(crate) listen: String,
+    /// Where the URLs of exec, attach and port-forward lead; port 0 is any free one
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS:PORT")]
+    pub(crate) stream_address: SocketAddr,
     #[command(flatten)]
     pub(crate) runtime: RuntimeOptions,
 }

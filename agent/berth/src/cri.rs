@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use berth_cri::{Config, Service};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Cri;
@@ -10,7 +11,8 @@ use crate::{runtime, systemd};
 
 pub(crate) async fn run(options: Cri) -> Result<()> {
     let path = runtime::socket_path(&options.listen)?.to_owned();
-    let service = runtime::open(&options.runtime).await?;
+    let config = Config { stream_address: options.stream_address, ..runtime::config(&options.runtime) };
+    let service = Service::open(config).await?;
     let stop = CancellationToken::new();
     let ended = {
         let stop = stop.clone();

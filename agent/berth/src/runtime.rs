@@ -9,7 +9,11 @@ use berth_cri::{Config, Service};
 use crate::cli::RuntimeOptions;
 
 pub(crate) async fn open(options: &RuntimeOptions) -> Result<Arc<Service>> {
-    let config = Config {
+    Ok(Service::open(config(options)).await?)
+}
+
+pub(crate) fn config(options: &RuntimeOptions) -> Config {
+    Config {
         root: options.root.clone(),
         state: options.state.clone(),
         cni_conf_dir: options.cni_conf_dir.clone(),
@@ -17,8 +21,7 @@ pub(crate) async fn open(options: &RuntimeOptions) -> Result<Arc<Service>> {
         registry_config_dir: options.registry_config_dir.clone(),
         cgroup_parent: cgroup_parent(&options.state),
         ..Config::default()
-    };
-    Ok(Service::open(config).await?)
+    }
 }
 
 /// Where the runtime keeps its own cgroups. What lies there and is nobody's is ended at start, so that runtimes with

@@ -37,7 +37,7 @@ pub struct Type {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: Berth does not implement this field{}", value.as_ref().map(|value| format!(" with the value {value}")).unwrap_or_default())]
 pub struct Refusal {
-    /// Its path, e.g. `spec.containers[0].stdin`.
+    /// Its path, e.g. `spec.containers[0].volumeDevices`.
     pub path: String,
     /// Its value, where others are implemented.
     pub value: Option<String>,

@@ -11,14 +11,14 @@ use berth_sys::{Mode, credentials, memfd, mount, process as sys};
 
 use crate::failure::{At, refused};
 use crate::host::{self, Host};
-use crate::{devices, launch, masks, mounts, process, rootfs, sysctl};
+use crate::{devices, launch, masks, mounts, process, rootfs, sysctl, terminal};
 
 /// Runs in the fork: see [`crate::launch`] for the order of the descriptors.
 pub(crate) fn child(descriptors: Vec<OwnedFd>) -> i32 {
     let mut descriptors = descriptors.into_iter();
     let (Some(report), Some(plan)) = (descriptors.next(), descriptors.next()) else { return 1 };
     match become_container(&report, plan, descriptors.collect()) {
-        Err(failure) => launch::tell_failure(report, failure),
+        Err(failure) => launch::tell_failure(&report, failure),
         Ok(never) => match never {},
     }
 }
@@ -59,6 +59,11 @@ fn become_container(
     mounts::mount_all(&root, sources)?;
     devices::make_all(&root, &plan.devices)?;
     devices::link_all(&root, &plan.links)?;
+    if plan.process.terminal {
+        let pair = terminal::open(&root)?;
+        terminal::mount_console(&root, &plan.mounts, &pair)?;
+        terminal::take(pair, report.as_fd())?;
+    }
     sysctl::write_all(host.proc(), &plan.sysctls)?;
     masks::mask(&root, &host, &plan.masked_paths)?;
     masks::make_readonly(&root, &plan.readonly_paths)?;

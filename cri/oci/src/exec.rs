@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use berth_plan::container::Exec;
 use berth_plan::message::{Failure, Stage};
 use berth_sys::namespace::{self, Namespaces};
+use berth_sys::path::Root;
 use berth_sys::{credentials, process as sys};
 
 use crate::failure::At;
 use crate::host::{self, Host};
-use crate::{container, launch, process};
+use crate::{container, launch, process, terminal};
 
 /// Runs in the fork, born in the container's PID namespace already: see [`crate::launch`] for the descriptors.
 pub(crate) fn child(descriptors: Vec<OwnedFd>) -> i32 {
@@ -18,7 +19,7 @@ pub(crate) fn child(descriptors: Vec<OwnedFd>) -> i32 {
         return 1;
     };
     match join(&report, plan, target, descriptors.collect()) {
-        Err(failure) => launch::tell_failure(report, failure),
+        Err(failure) => launch::tell_failure(&report, failure),
         Ok(never) => match never {},
     }
 }
@@ -40,5 +41,10 @@ fn join(
     let all = Namespaces::MOUNT.and(Namespaces::CGROUP).and(Namespaces::IPC).and(Namespaces::UTS).and(Namespaces::NET);
     namespace::enter(target.as_fd(), all).at(Stage::Namespace, || "enter the container's namespaces".to_owned())?;
     drop(target);
+    if plan.process.terminal {
+        // The mount namespace brought its root along.
+        let root = Root::open("/").at(Stage::Device, || "open the container's root".to_owned())?;
+        terminal::take(terminal::open(&root)?, report.as_fd())?;
+    }
     process::execute(&plan.process, report.as_fd())
 }

@@ -1,16 +1,15 @@
 //! The launching side: forks a child and learns how far it came.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use berth_plan::codec;
 use berth_plan::container::NewNamespaces;
 use berth_plan::message::{Failure, Stage};
-use berth_sys::fd;
 use berth_sys::fork::{self, Birth};
 use berth_sys::namespace::{self, Namespaces};
 use berth_sys::pidfd::PidFd;
+use berth_sys::{fd, seqpacket};
 
 use crate::failure::{At, refused};
 
@@ -30,17 +29,20 @@ pub struct Handed<'a> {
 #[derive(Debug)]
 pub struct Starting {
     pub pid: i32,
-    /// The read end of the child's report: readable when there is news.
-    pipe: File,
+    /// Where the child's report comes: readable when there is news.
+    socket: OwnedFd,
     report: Vec<u8>,
+    terminal: Option<OwnedFd>,
 }
 
-/// What the child writes right before execve(2); the pipe's end follows when that succeeded.
+/// What the child says right before execve(2); the socket's end follows when that succeeded.
 const READY: u8 = 1;
-/// What the child writes before a failure's frame.
+/// What the child says before a failure's frame.
 const FAILED: u8 = 2;
-/// A report's largest size.
-const MAX_REPORT: u64 = 8192;
+/// What the child says with its terminal's master.
+const TERMINAL: u8 = 3;
+/// A report's largest packet, and the most that is kept of all.
+const MAX_REPORT: usize = 8192;
 
 /// Forks a container's first process. `own_pid_namespace` is the caller's.
 ///
@@ -81,16 +83,16 @@ pub fn exec(target: &PidFd, own_pid_namespace: BorrowedFd<'_>, handed: &Handed<'
     starting
 }
 
-/// The child gets: the report's write end, the plan, `more`, the cgroups.
+/// The child gets: the report's socket, the plan, `more`, the cgroups.
 fn spawn(
     new: Namespaces,
     handed: &Handed<'_>,
     more: &[BorrowedFd<'_>],
     body: fn(Vec<OwnedFd>) -> i32,
 ) -> Result<Starting, Failure> {
-    let (reader, writer) = fd::pipe().at(Stage::Fork, || "make a pipe".to_owned())?;
-    fd::set_nonblocking(reader.as_fd(), true).at(Stage::Fork, || "make a pipe".to_owned())?;
-    let mut descriptors = vec![writer.as_fd(), handed.plan];
+    let (ours, theirs) = seqpacket::pair().at(Stage::Fork, || "make a socket".to_owned())?;
+    fd::set_nonblocking(ours.as_fd(), true).at(Stage::Fork, || "make a socket".to_owned())?;
+    let mut descriptors = vec![theirs.as_fd(), handed.plan];
     descriptors.extend(more);
     descriptors.extend(handed.cgroup_tasks.iter().map(AsFd::as_fd));
     let birth =
@@ -98,24 +100,35 @@ fn spawn(
     // What a cgroup answers to a process that is to be born into it; EAGAIN is the limit of processes.
     let stage = if handed.cgroup_v2.is_some() { Stage::Cgroup } else { Stage::Fork };
     let child = fork::spawn(&birth, body).at(stage, || "fork".to_owned())?;
-    Ok(Starting { pid: child.pid, pipe: File::from(reader), report: Vec::new() })
+    Ok(Starting { pid: child.pid, socket: ours, report: Vec::new(), terminal: None })
 }
 
 impl Starting {
     /// How it went: `None` while the child is still at work, then `Ok` when the user's program runs.
     pub fn outcome(&mut self) -> Option<Result<(), Failure>> {
-        let room = MAX_REPORT.saturating_sub(self.report.len() as u64);
-        match (&self.pipe).take(room).read_to_end(&mut self.report) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            Err(error) => Some(Err(error).at(Stage::Fork, || "read the child's report".to_owned())),
-            Ok(_) => Some(judge(&self.report)),
+        loop {
+            match seqpacket::recv_vec(self.socket.as_fd(), MAX_REPORT) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(error) => return Some(Err(error).at(Stage::Fork, || "read the child's report".to_owned())),
+                Ok((bytes, _)) if bytes.is_empty() => return Some(judge(&self.report)),
+                Ok((bytes, descriptors)) if bytes == [TERMINAL] => self.terminal = descriptors.into_iter().next(),
+                Ok((bytes, _)) => {
+                    let room = MAX_REPORT.saturating_sub(self.report.len());
+                    self.report.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                }
+            }
         }
+    }
+
+    /// The master of the process's terminal, once [`Starting::outcome`] is `Ok`, where its plan has one.
+    pub fn take_terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
     }
 }
 
 impl AsFd for Starting {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pipe.as_fd()
+        self.socket.as_fd()
     }
 }
 
@@ -131,21 +144,26 @@ fn judge(report: &[u8]) -> Result<(), Failure> {
 }
 
 /// The child's word that it executes the program now.
-pub(crate) fn tell_ready(pipe: BorrowedFd<'_>) {
+pub(crate) fn tell_ready(report: BorrowedFd<'_>) {
     // The launcher may be gone; its absence stops no container.
-    let _ = fd::write(pipe, &[READY]);
+    let _ = seqpacket::send(report, &[READY], &[]);
+}
+
+/// The child's terminal. Without a launcher there is nobody to hold its master, so this may fail.
+pub(crate) fn tell_terminal(report: BorrowedFd<'_>, master: BorrowedFd<'_>) -> io::Result<()> {
+    seqpacket::send(report, &[TERMINAL], &[master])
 }
 
 /// The child's last word: its status.
-pub(crate) fn tell_failure(pipe: OwnedFd, mut failure: Failure) -> i32 {
+pub(crate) fn tell_failure(report: &OwnedFd, mut failure: Failure) -> i32 {
     let mut end = failure.message.len().min(2048);
     while !failure.message.is_char_boundary(end) {
         end -= 1;
     }
     failure.message.truncate(end);
-    let mut report = vec![FAILED];
-    report.extend(codec::encode(&failure).unwrap_or_default());
-    let _ = File::from(pipe).write_all(&report);
+    let mut packet = vec![FAILED];
+    packet.extend(codec::encode(&failure).unwrap_or_default());
+    let _ = seqpacket::send(report.as_fd(), &packet, &[]);
     1
 }
 

@@ -23,5 +23,6 @@ mod mounts;
 mod process;
 mod rootfs;
 pub mod sysctl;
+mod terminal;
 
 pub use launch::{Handed, Starting};

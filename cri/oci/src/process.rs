@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use berth_plan::container::{Capabilities, Process};
 use berth_plan::message::{Failure, Stage};
 use berth_sys::path::{self, Root};
-use berth_sys::{Mode, OFlags, caps, credentials, fd, process as sys, rlimit, seccomp};
+use berth_sys::{Mode, OFlags, caps, credentials, fd, process as sys, rlimit, seccomp, terminal};
 
 use crate::failure::{At, describe, refused};
 use crate::{launch, lookup};
@@ -28,7 +28,7 @@ pub(crate) fn execute(process: &Process, report: BorrowedFd<'_>) -> Result<Infal
         rlimit::set(limit.resource, limit.soft, limit.hard)
             .at(Stage::Rlimit, || format!("set {name} to {}:{}", limit.soft, limit.hard))?;
     }
-    give_pipes(process.uid)?;
+    give_streams(process.uid)?;
     credentials::set_umask(process.umask.unwrap_or(UMASK));
 
     let capabilities =
@@ -66,13 +66,15 @@ fn enter_cwd(cwd: &str) -> Result<(), Failure> {
     }
 }
 
-/// Pipes belong to the user, so that `/dev/stdout` can be opened.
-fn give_pipes(uid: u32) -> Result<(), Failure> {
+/// Pipes and the terminal belong to the user, so that `/dev/stdout` can be opened.
+fn give_streams(uid: u32) -> Result<(), Failure> {
     let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
-    for pipe in [input.as_fd(), output.as_fd(), error.as_fd()] {
-        let facts = path::facts(pipe).at(Stage::User, || "look at a standard descriptor".to_owned())?;
-        if facts.is_fifo() && facts.uid != uid {
-            fd::give(pipe, uid, facts.gid).at(Stage::User, || "give a pipe to the user".to_owned())?;
+    for stream in [input.as_fd(), output.as_fd(), error.as_fd()] {
+        let act = || "give a standard descriptor to the user".to_owned();
+        let facts = path::facts(stream).at(Stage::User, act)?;
+        let ours = facts.is_fifo() || terminal::is_peer(stream).at(Stage::User, act)?;
+        if ours && facts.uid != uid {
+            fd::give(stream, uid, facts.gid).at(Stage::User, act)?;
         }
     }
     Ok(())

@@ -1,9 +1,12 @@
 //! Bounded binary frames: little-endian numbers, length-prefixed texts and lists, one byte an enum's variant.
 //!
-//! A frame starts with the protocol's version (two bytes) and the kind of its content (one), so that one kind is never
+//! A frame starts with the version of its layout (two bytes) and the kind of its content (one), so that one kind is never
 //! taken for another, and must be used up to its last byte. Decoding is total: whatever the bytes, it answers a value or a
-//! [`DecodeError`], and allocates in proportion to the frame's length at most. Numbers of variants and the order of
-//! fields are the protocol: they change with [`crate::PROTOCOL`] only.
+//! [`DecodeError`], and allocates in proportion to the frame's length at most.
+//!
+//! Numbers of variants and the order of fields stay what they are, so that an older peer's frames, and what it left on
+//! disk, can be read. What is new is a new variant, which is sent only to a peer whose Hello said that it knows it
+//! ([`crate::PROTOCOL`]). A layout that must change gets a new [`Frame::LAYOUT`].
 
 mod wire;
 
@@ -12,7 +15,7 @@ use std::fmt;
 
 use crate::container::{Container, ContainerHead, Exec, ExecHead};
 use crate::message::{Exit, Failure, FromShim, ToShim};
-use crate::{MAX_MESSAGE, MAX_PLAN, PROTOCOL};
+use crate::{MAX_MESSAGE, MAX_PLAN};
 use wire::{Reader, Wire};
 
 /// The most entries of one list.
@@ -21,6 +24,8 @@ pub const MAX_ITEMS: usize = 65_536;
 /// Something that travels as a frame of its own.
 pub trait Frame: Wire {
     const KIND: u8;
+    /// The version of its layout. No kind's has changed since protocol 1.
+    const LAYOUT: u16 = 1;
     /// The largest frame, in bytes.
     const LIMIT: usize;
 }
@@ -70,7 +75,7 @@ pub enum DecodeError {
     TooLarge {
         limit: usize,
     },
-    /// The frame speaks another version of the protocol.
+    /// The frame has another version of its kind's layout.
     Version {
         theirs: u16,
     },
@@ -93,7 +98,7 @@ pub enum DecodeError {
 /// [`EncodeError`] when the value is larger than a frame of its kind may be.
 pub fn encode<T: Frame>(value: &T) -> Result<Vec<u8>, EncodeError> {
     let mut writer = wire::Writer::default();
-    PROTOCOL.put(&mut writer);
+    T::LAYOUT.put(&mut writer);
     T::KIND.put(&mut writer);
     value.put(&mut writer);
     let bytes = writer.finish()?;
@@ -108,7 +113,7 @@ pub fn decode<T: Frame>(bytes: &[u8]) -> Result<T, DecodeError> {
     if bytes.len() > T::LIMIT {
         return Err(DecodeError::TooLarge { limit: T::LIMIT });
     }
-    let mut reader = open(bytes, T::KIND)?;
+    let mut reader = open::<T>(bytes)?;
     let value = T::get(&mut reader)?;
     if reader.is_empty() { Ok(value) } else { Err(DecodeError::Trailing) }
 }
@@ -118,7 +123,7 @@ pub fn decode<T: Frame>(bytes: &[u8]) -> Result<T, DecodeError> {
 /// # Errors
 /// [`DecodeError`]; `Truncated` also when the head is longer than that.
 pub fn container_head(bytes: &[u8]) -> Result<ContainerHead, DecodeError> {
-    let mut reader = open(bytes, Container::KIND)?;
+    let mut reader = open::<Container>(bytes)?;
     ContainerHead::get(&mut reader)
 }
 
@@ -127,17 +132,17 @@ pub fn container_head(bytes: &[u8]) -> Result<ContainerHead, DecodeError> {
 /// # Errors
 /// As [`container_head`].
 pub fn exec_head(bytes: &[u8]) -> Result<ExecHead, DecodeError> {
-    let mut reader = open(bytes, Exec::KIND)?;
+    let mut reader = open::<Exec>(bytes)?;
     ExecHead::get(&mut reader)
 }
 
-fn open(bytes: &[u8], kind: u8) -> Result<Reader<'_>, DecodeError> {
+fn open<T: Frame>(bytes: &[u8]) -> Result<Reader<'_>, DecodeError> {
     let mut reader = Reader::new(bytes);
     let theirs = u16::get(&mut reader)?;
-    if theirs != PROTOCOL {
+    if theirs != T::LAYOUT {
         return Err(DecodeError::Version { theirs });
     }
-    if u8::get(&mut reader)? == kind { Ok(reader) } else { Err(DecodeError::Kind) }
+    if u8::get(&mut reader)? == T::KIND { Ok(reader) } else { Err(DecodeError::Kind) }
 }
 
 impl fmt::Display for EncodeError {
@@ -153,7 +158,7 @@ impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TooLarge { limit } => write!(f, "larger than {limit} bytes"),
-            Self::Version { theirs } => write!(f, "version {theirs} of the protocol, not {PROTOCOL}"),
+            Self::Version { theirs } => write!(f, "a frame of layout {theirs}, which this version does not know"),
             Self::Kind => f.write_str("a frame of another kind"),
             Self::Truncated => f.write_str("the frame ends too early"),
             Self::Trailing => f.write_str("the frame goes on after its end"),

@@ -9,8 +9,11 @@ pub mod container;
 pub mod message;
 pub mod resources;
 
-/// The newest version of the protocol; a peer accepts one older and one newer.
-pub const PROTOCOL: u16 = 1;
+/// The newest version of the protocol; a peer accepts one older and one newer, and asks for nothing that the older of the
+/// two does not know.
+///
+/// 1: the beginning. 2: terminals ([`container::Process::terminal`]) and [`message::Request::Attach`].
+pub const PROTOCOL: u16 = 2;
 
 /// The largest plan, in bytes: more than any `execve` argument block.
 pub const MAX_PLAN: usize = 4 << 20;

@@ -30,7 +30,8 @@ pub enum Request {
     /// `tasks` files opened for writing (v1 and hybrid), then one cgroup v2 folder where `cgroup_v2`.
     Start { container: String, cgroup_tasks: u8, cgroup_v2: bool },
     /// Descriptors: the plan ([`crate::container::Exec`], a sealed memfd), then stdin (read end), stdout and stderr
-    /// (write ends), then the same cgroup descriptors as in [`Request::Start`].
+    /// (write ends), then the same cgroup descriptors as in [`Request::Start`]. With a terminal there are no streams: the
+    /// reply carries the terminal's master, which the shim does not keep, so that closing it hangs up.
     Exec { exec: String, cgroup_tasks: u8, cgroup_v2: bool },
     /// To the first process of a container, or to all of an exec's session.
     Signal { target: Target, signal: i32 },
@@ -40,6 +41,10 @@ pub enum Request {
     Forget { container: String },
     /// Leave, if no container runs. The reply is the last thing a shim says.
     Shutdown,
+    /// Since protocol 2. Joins a running container's streams. Descriptors: the write ends of two pipes where asked for, of
+    /// standard output and standard error, to which all output from now on is copied, and which are closed when the
+    /// container has ended and its output was copied. Who does not read is dropped: its pipes are closed early.
+    Attach { container: String, stdin: bool, stdout: bool, stderr: bool },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +70,13 @@ pub enum Reply {
         started_at: i64,
     },
     Failed(Failure),
+    /// One descriptor at most. A terminal's master where the container has one, for input and sizes; else the write end of
+    /// standard input, where that was asked for and is open. With [`crate::container::Stdin::Once`] it is the only write
+    /// end, which the first client gets: the container's input ends when that client closes it.
+    Attached {
+        terminal: bool,
+        stdin: bool,
+    },
 }
 
 /// Why a request failed: where, the kernel's word and ours.

@@ -1,5 +1,6 @@
 //! What the runtime is told at start.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use berth_image::Options;
@@ -21,6 +22,9 @@ pub struct Config {
     pub registry_config_dir: PathBuf,
     /// Parent of the cgroups of sandboxes that name none, from the root of the hierarchies. `/berth`.
     pub cgroup_parent: String,
+    /// Where the URLs of Exec, Attach and PortForward lead; port 0 is any free one. The listener is there once the first
+    /// URL is asked for, or the CRI is served on a socket. `127.0.0.1:0`.
+    pub stream_address: SocketAddr,
     /// How images are stored and unpacked. Its program applies layers; the default re-executes this program as
     /// `berth unpack`.
     pub images: Options,
@@ -36,6 +40,7 @@ impl Default for Config {
             cni_cache_dir: "/var/lib/cni".into(),
             registry_config_dir: "/etc/berth/certs.d".into(),
             cgroup_parent: "/berth".to_owned(),
+            stream_address: (Ipv4Addr::LOCALHOST, 0).into(),
             images: Options::default(),
         }
     }

@@ -45,6 +45,13 @@ impl Container {
         matches!(*self.state.borrow(), ContainerState::Running { .. })
     }
 
+    /// Whether a client whose input has ended stays attached: where that was the container's input once and for all, its
+    /// output is what the client waits for. Others are let go, as with containerd.
+    pub(crate) fn keeps_clients_without_input(&self) -> bool {
+        let config = self.config();
+        config.stdin_once && !config.tty
+    }
+
     /// Changes the state by one of its transitions and tells those who wait.
     pub(crate) fn transition<T>(&self, change: impl FnOnce(&mut ContainerState) -> T) -> T {
         let mut outcome = None;

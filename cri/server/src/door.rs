@@ -64,6 +64,9 @@ door!(RuntimeService {
         list_containers(ListContainersRequest) -> ListContainersResponse;
         container_stats(ContainerStatsRequest) -> ContainerStatsResponse;
         list_container_stats(ListContainerStatsRequest) -> ListContainerStatsResponse;
+        exec(ExecRequest) -> ExecResponse;
+        attach(AttachRequest) -> AttachResponse;
+        port_forward(PortForwardRequest) -> PortForwardResponse;
     }
     changes {
         run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse;
@@ -81,9 +84,6 @@ door!(RuntimeService {
         get_container_events(GetEventsRequest) -> GetContainerEventsStream of ContainerEventResponse;
     }
     refused {
-        exec(ExecRequest) -> ExecResponse;
-        attach(AttachRequest) -> AttachResponse;
-        port_forward(PortForwardRequest) -> PortForwardResponse;
         pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
         list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
         checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;

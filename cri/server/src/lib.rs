@@ -5,8 +5,10 @@
 //! cancels nothing half-way.
 
 mod cgroups;
+mod commands;
 mod config;
 mod container;
+mod descriptor;
 mod dismantle;
 mod door;
 mod error;
@@ -30,6 +32,7 @@ mod runtime;
 mod sandbox;
 mod serve;
 mod service;
+mod sessions;
 mod shim;
 mod tasks;
 mod teardown;

@@ -1,8 +1,10 @@
 //! One module per call of the CRI.
 
+pub(crate) mod attach;
 pub(crate) mod container_stats;
 pub(crate) mod container_status;
 pub(crate) mod create_container;
+pub(crate) mod exec;
 pub(crate) mod exec_sync;
 pub(crate) mod get_container_events;
 pub(crate) mod image_fs_info;
@@ -12,6 +14,7 @@ pub(crate) mod list_containers;
 pub(crate) mod list_images;
 pub(crate) mod list_pod_sandbox;
 pub(crate) mod pod_sandbox_status;
+pub(crate) mod port_forward;
 pub(crate) mod pull_image;
 pub(crate) mod remove_container;
 pub(crate) mod remove_image;
@@ -28,6 +31,7 @@ pub(crate) mod update_runtime_config;
 pub(crate) mod version;
 
 mod filter;
+mod streams;
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;

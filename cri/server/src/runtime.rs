@@ -10,7 +10,8 @@ use berth_cgroup::{Cgroup, CgroupError, Host, Resources};
 use berth_cri_core::{HostFacts, ids};
 use berth_cri_proto::v1::ContainerEventResponse;
 use berth_image::{RegistryConfig, Store};
-use tokio::sync::broadcast;
+use berth_stream::Server;
+use tokio::sync::{OnceCell, broadcast};
 use tonic::Status;
 
 use crate::Config;
@@ -40,6 +41,7 @@ pub(crate) struct Runtime {
     pub(crate) tasks: Tasks,
     pub(crate) operations: Operations,
     pub(crate) execs: Execs,
+    pub(crate) streaming: OnceCell<Server>,
     pub(crate) events: broadcast::Sender<ContainerEventResponse>,
     pub(crate) world: Mutex<World>,
     pub(crate) _lock: Lock,

@@ -24,7 +24,8 @@ const DRAIN: std::time::Duration = std::time::Duration::from_secs(2);
 /// or in the group of the folder's owner. `listening` is called once clients can connect.
 ///
 /// # Errors
-/// When the socket can't be made (`AddrInUse` when somebody listens there), or the server fails.
+/// When the socket can't be made (`AddrInUse` when somebody listens there), the streaming server can't listen, or the
+/// server fails.
 pub async fn serve(
     path: &Path,
     service: Arc<Service>,
@@ -32,6 +33,8 @@ pub async fn serve(
     listening: impl FnOnce(),
 ) -> io::Result<()> {
     let listener = listen(path)?;
+    // Now rather than with the first call, so that an address that is taken is told at once.
+    crate::sessions::server(&service.runtime).await.map_err(|status| io::Error::other(status.message()))?;
     listening();
     tracing::info!(socket = %path.display(), "serving the CRI");
     let server = tonic::transport::Server::builder()

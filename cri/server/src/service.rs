@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use berth_cgroup::Host;
 use berth_cri_proto::v1::ContainerEventResponse;
 use berth_image::{RegistryConfig, Store};
-use tokio::sync::broadcast;
+use berth_stream::Backend;
+use tokio::sync::{OnceCell, broadcast};
 
 use crate::execs::Execs;
 use crate::lock::Lock;
@@ -16,6 +17,7 @@ use crate::network::Network;
 use crate::operations::Operations;
 use crate::places::Places;
 use crate::runtime::{Runtime, World};
+use crate::sessions::Sessions;
 use crate::tasks::Tasks;
 use crate::{Config, OpenError, facts, install, recover};
 
@@ -55,6 +57,12 @@ impl Service {
         &self.runtime.images
     }
 
+    /// Exec, attach and port-forward on this runtime's containers, for a server of streams in the same process. A session
+    /// keeps the runtime, the backend itself does not: once the service is gone, new sessions fail.
+    pub fn sessions(&self) -> Arc<dyn Backend> {
+        Arc::new(Sessions::of(&self.runtime))
+    }
+
     /// Waits for the changes in flight. Containers go on running.
     pub async fn close(&self) {
         self.runtime.tasks.finish().await;
@@ -84,6 +92,7 @@ fn prepare(config: Config) -> Result<Runtime, OpenError> {
         tasks: Tasks::default(),
         operations: Operations::default(),
         execs: Execs::default(),
+        streaming: OnceCell::new(),
         events,
         world: Mutex::new(World::default()),
         _lock: lock,

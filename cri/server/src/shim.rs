@@ -29,6 +29,8 @@ pub(crate) struct Shim {
     pub(crate) pid: i32,
     /// Its start in clock ticks since boot.
     pub(crate) started: u64,
+    /// The newest protocol that both sides know.
+    pub(crate) protocol: u16,
     process: PidFd,
     link: Arc<Link>,
     reader: tokio::task::JoinHandle<()>,
@@ -68,21 +70,32 @@ impl Shim {
         // Until its number is known, the end of the connection has to do for the end of the process.
         let greeting = link.first(Request::Hello { protocol: PROTOCOL });
         let reply = tokio::time::timeout(PATIENCE, greeting).await.map_err(|_| ShimError::Silent)??;
-        let Reply::Hello { pid, sandbox_ready, containers, .. } = reply else { return Err(ShimError::Unexpected) };
+        let Reply::Hello { pid, protocol, sandbox_ready, containers, .. } = reply else {
+            return Err(ShimError::Unexpected);
+        };
         let process = PidFd::open(pid).map_err(|_| ShimError::Gone)?;
         // Read after the descriptor was opened: if it still exists then, both mean the same process.
         let started = facts::start_time(pid).ok_or(ShimError::Gone)?;
         let reader = tokio::spawn(link::read(Arc::clone(&link), process.as_fd().try_clone_to_owned()?, sender));
-        let shim = Arc::new(Self { pid, started, process, link, reader });
+        let shim = Arc::new(Self { pid, started, protocol: protocol.min(PROTOCOL), process, link, reader });
         Ok((shim, Greeting { sandbox_ready, containers }, receiver))
     }
 
     /// Sends a request and waits for its reply; a failure that the shim reports is an error.
     pub(crate) async fn call(&self, request: Request, descriptors: &[BorrowedFd<'_>]) -> Result<Reply, ShimError> {
+        Ok(self.call_for(request, descriptors).await?.0)
+    }
+
+    /// As [`Shim::call`], for requests that are answered with descriptors.
+    pub(crate) async fn call_for(
+        &self,
+        request: Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(Reply, Vec<OwnedFd>), ShimError> {
         let call = self.link.call(request, descriptors);
         match tokio::time::timeout(PATIENCE, call).await.map_err(|_| ShimError::Silent)?? {
-            Reply::Failed(failure) => Err(ShimError::Failed(failure)),
-            reply => Ok(reply),
+            (Reply::Failed(failure), _) => Err(ShimError::Failed(failure)),
+            answer => Ok(answer),
         }
     }
 

@@ -93,13 +93,20 @@ impl Shim {
                 self.start_container(asker, container, handed)
             }
             Request::Exec { exec, cgroup_tasks, cgroup_v2 } => {
-                let handed = Handed::split(descriptors, 4, cgroup_tasks, cgroup_v2)?;
+                // Without streams where it has a terminal.
+                let first =
+                    if descriptors.len() == 1 + usize::from(cgroup_tasks) + usize::from(cgroup_v2) { 1 } else { 4 };
+                let handed = Handed::split(descriptors, first, cgroup_tasks, cgroup_v2)?;
                 self.start_exec(asker, exec, &handed)
             }
             Request::Signal { target, signal } => self.signal(&target, signal).map(Some),
             Request::ReopenLog { container } => self.reopen_log(asker, &container),
             Request::Forget { container } => self.forget_container(&container).map(Some),
             Request::Shutdown => self.shut_down(asker),
+            Request::Attach { container, stdin, stdout, stderr } => {
+                let wanted = crate::attach::Wanted { stdin, stdout, stderr };
+                self.attach(asker, &container, wanted, &descriptors)
+            }
         }
     }
 
@@ -130,7 +137,11 @@ impl Shim {
     }
 
     pub(crate) fn reply(&mut self, asker: Asker, reply: Reply) {
-        self.send(asker.client, &FromShim::Reply { number: asker.number, reply });
+        self.reply_with(asker, reply, None);
+    }
+
+    pub(crate) fn reply_with(&mut self, asker: Asker, reply: Reply, descriptor: Option<&OwnedFd>) {
+        self.send(asker.client, &FromShim::Reply { number: asker.number, reply }, descriptor);
     }
 
     /// Tells every client that has said hello.
@@ -138,7 +149,7 @@ impl Shim {
         let greeted: Vec<u32> =
             self.clients.all.iter().filter(|client| client.greeted).map(|client| client.id).collect();
         for id in greeted {
-            self.send(id, &FromShim::Event { event: event.clone() });
+            self.send(id, &FromShim::Event { event: event.clone() }, None);
         }
     }
 
@@ -150,11 +161,12 @@ impl Shim {
         }
     }
 
-    fn send(&mut self, id: u32, message: &FromShim) {
+    fn send(&mut self, id: u32, message: &FromShim, descriptor: Option<&OwnedFd>) {
         let Some(client) = self.clients.get(id) else { return };
         let Ok(bytes) = codec::encode(message) else { return };
+        let descriptor = descriptor.map(AsFd::as_fd);
         // A full queue means that the client hangs: it will connect again, and ask what it missed.
-        if seqpacket::send(client.socket.as_fd(), &bytes, &[]).is_err() {
+        if seqpacket::send(client.socket.as_fd(), &bytes, descriptor.as_slice()).is_err() {
             self.drop_client(id);
         }
     }

@@ -35,10 +35,10 @@ pub(crate) struct Container {
     pub(crate) id: u32,
     name: String,
     head: ContainerHead,
-    /// Read ends of standard output and error, kept for a logger to come; `None` without a log.
-    pub(crate) streams: Option<[OwnedFd; 2]>,
-    /// The write end of standard input, held open for attach.
-    _stdin: Option<OwnedFd>,
+    /// Read ends of standard output and error, or the terminal's master alone once there is one; kept for a logger to come.
+    pub(crate) streams: Vec<OwnedFd>,
+    /// The write end of standard input, held open for attach; given away with [`Stdin::Once`].
+    stdin: Option<OwnedFd>,
     state: State,
 }
 
@@ -75,6 +75,33 @@ enum State {
 impl Container {
     pub(crate) fn log_path(&self) -> &str {
         &self.head.log_path
+    }
+
+    pub(crate) fn is_logged(&self) -> bool {
+        !self.head.log_path.is_empty()
+    }
+
+    pub(crate) fn has_terminal(&self) -> bool {
+        self.head.terminal
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.state, State::Running { .. })
+    }
+
+    /// Whether it was asked to have an input.
+    pub(crate) fn has_input(&self) -> bool {
+        self.head.stdin != Stdin::None
+    }
+
+    /// What a client types to: the terminal, or a write end of standard input, which is the only one with
+    /// [`Stdin::Once`]. `None` where nobody reads.
+    pub(crate) fn input(&mut self) -> std::io::Result<Option<OwnedFd>> {
+        match (self.head.terminal, self.head.stdin) {
+            (true, _) => self.streams.first().map(OwnedFd::try_clone).transpose(),
+            (false, Stdin::Once) => Ok(self.stdin.take()),
+            (false, _) => self.stdin.as_ref().map(OwnedFd::try_clone).transpose(),
+        }
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -149,7 +176,7 @@ impl Containers {
         self.all.iter().find(|c| matches!(c.state, State::Draining { deadline, .. } if deadline <= now)).map(|c| c.id)
     }
 
-    fn get(&mut self, id: u32) -> Option<&mut Container> {
+    pub(crate) fn get(&mut self, id: u32) -> Option<&mut Container> {
         self.all.iter_mut().find(|container| container.id == id)
     }
 
@@ -175,26 +202,25 @@ impl Shim {
         }
         let plan = handed.first.first().ok_or_else(|| refused(Stage::Protocol, "there is no plan"))?;
         let head = heads::read(plan.as_fd(), codec::container_head)?;
-        if head.id != name || head.terminal {
-            let why = if head.terminal { "a terminal is not supported" } else { "the plan is another container's" };
-            return Err(refused(Stage::Protocol, why));
+        if head.id != name {
+            return Err(refused(Stage::Protocol, "the plan is another container's"));
         }
         let id = self.number();
-        let (container, opening) = self.make_container(asker, id, name, head, handed)?;
+        let container = self.make_container(asker, id, name, head, handed)?;
+        let logged = container.is_logged();
         self.containers.all.push(container);
-        if opening {
-            // The log comes first, so that a log that can't be written is an error and no silence.
-            if let Err(failure) = self.open_log(id) {
-                self.containers.take(id);
-                return Err(failure);
-            }
-        } else {
+        // The log comes first, so that a log that can't be written is an error and no silence.
+        if let Err(failure) = self.open_log(id) {
+            self.containers.take(id);
+            return Err(failure);
+        }
+        if !logged {
             self.fork_container(id);
         }
         Ok(None)
     }
 
-    /// The container's pipes; whether there is a log to be opened.
+    /// A container with its pipes; a terminal is made by the container itself.
     fn make_container(
         &self,
         asker: Asker,
@@ -202,22 +228,25 @@ impl Shim {
         name: String,
         head: ContainerHead,
         handed: Handed,
-    ) -> Result<(Container, bool), Failure> {
+    ) -> Result<Container, Failure> {
         let pipe = || fd::pipe().map_err(failed(Stage::Fork, "make a pipe"));
         let null = || self.null.try_clone().map_err(failed(Stage::Fork, "duplicate a descriptor"));
         let (input, stdin) = match head.stdin {
-            Stdin::None => (null()?, None),
-            Stdin::Open | Stdin::Once => pipe().map(|(reader, writer)| (reader, Some(writer)))?,
+            Stdin::Open | Stdin::Once if !head.terminal => pipe().map(|(reader, writer)| (reader, Some(writer)))?,
+            _ => (null()?, None),
         };
-        let logged = !head.log_path.is_empty();
-        let (streams, output, error) = if logged {
-            let ((out_reader, out_writer), (err_reader, err_writer)) = (pipe()?, pipe()?);
-            (Some([out_reader, err_reader]), out_writer, err_writer)
+        let (streams, output, error) = if head.terminal {
+            (Vec::new(), null()?, null()?)
         } else {
-            (None, null()?, null()?)
+            let ((out_reader, out_writer), (err_reader, err_writer)) = (pipe()?, pipe()?);
+            (vec![out_reader, err_reader], out_writer, err_writer)
         };
+        if let Some(stdin) = &stdin {
+            // Those who are given it must not wait for a container that does not read.
+            fd::set_nonblocking(stdin.as_fd(), true).map_err(failed(Stage::Fork, "make a pipe"))?;
+        }
         let state = State::Opening { asker, handed, stdio: [input, output, error] };
-        Ok((Container { id, name, head, streams, _stdin: stdin, state }, logged))
+        Ok(Container { id, name, head, streams, stdin, state })
     }
 
     /// The logger has opened the log, or not; or there is none.
@@ -277,12 +306,17 @@ impl Shim {
         let Some(container) = self.containers.get(id) else { return };
         let State::Starting { asker, starting } = &container.state else { return };
         let (asker, pid, started_at) = (*asker, starting.pid, process::now());
-        let State::Starting { starting, .. } =
+        let State::Starting { mut starting, .. } =
             std::mem::replace(&mut container.state, State::Running { pid, started_at })
         else {
             return;
         };
         let _ = self.epoll.remove(&starting);
+        if container.has_terminal() {
+            container.streams.extend(starting.take_terminal());
+            // A logger that can't be reached is dead, as a rule, and the next one is given the streams.
+            let _ = self.read_terminal(id);
+        }
         self.reply(asker, Reply::Started { pid, started_at });
     }
 
@@ -357,12 +391,11 @@ impl Shim {
         let Some(container) = self.containers.get(id) else { return };
         container.state = State::Draining { exit, deadline: process::monotonic() + DRAIN };
         let name = container.name.clone();
-        let logged = container.streams.is_some();
         // On disk before anybody is told; a runtime that comes back reads it if this shim dies now.
         if let Err(error) = records::write(&self.folder, &name, &exit) {
             eprintln!("berth-shim: exit record of {name}: {error}");
         }
-        if !logged || self.drain_log(id).is_err() {
+        if self.drain_log(id).is_err() {
             self.finish_container(id);
         }
     }

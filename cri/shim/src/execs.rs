@@ -75,14 +75,18 @@ impl Shim {
         if self.execs.all.len() >= MAX {
             return Err(refused(Stage::Protocol, format!("a sandbox has {MAX} execs at a time")));
         }
-        let [plan, input, output, error] = handed.first.as_slice() else {
-            return Err(refused(Stage::Protocol, "an exec needs a plan and three streams"));
+        let Some((plan, streams)) = handed.first.split_first() else {
+            return Err(refused(Stage::Protocol, "there is no plan"));
         };
         let head = heads::read(plan.as_fd(), codec::exec_head)?;
-        if head.id != name || head.terminal {
-            let why = if head.terminal { "a terminal is not supported" } else { "the plan is another exec's" };
-            return Err(refused(Stage::Protocol, why));
+        if head.id != name {
+            return Err(refused(Stage::Protocol, "the plan is another exec's"));
         }
+        let stdio = match (head.terminal, streams) {
+            (true, []) => [self.null.as_fd(); 3],
+            (false, [input, output, error]) => [input.as_fd(), output.as_fd(), error.as_fd()],
+            _ => return Err(refused(Stage::Protocol, "an exec needs three streams, or none with a terminal")),
+        };
         let target = self.containers.running_pid(&head.container);
         let target = target
             .ok_or_else(|| refused(Stage::UnknownTarget, format!("container {} is not running", head.container)))?;
@@ -90,7 +94,7 @@ impl Shim {
         let target = PidFd::open(target).map_err(failed(Stage::UnknownTarget, "open the container's process"))?;
         let launch = Launch {
             plan: plan.as_fd(),
-            stdio: [input.as_fd(), output.as_fd(), error.as_fd()],
+            stdio,
             cgroup_tasks: &handed.cgroup_tasks,
             cgroup_v2: handed.cgroup_v2.as_ref().map(AsFd::as_fd),
         };
@@ -127,12 +131,14 @@ impl Shim {
     fn exec_runs(&mut self, id: u32) {
         let Some(exec) = self.execs.get(id) else { return };
         let (pid, started_at) = (exec.pid, process::now());
-        let State::Starting { asker, starting } = std::mem::replace(&mut exec.state, State::Running { started_at })
+        let State::Starting { asker, mut starting } = std::mem::replace(&mut exec.state, State::Running { started_at })
         else {
             return;
         };
         let _ = self.epoll.remove(&starting);
-        self.reply(asker, Reply::Started { pid, started_at });
+        // A terminal's master is the asker's alone: when it is gone, the processes are hung up.
+        let terminal = starting.take_terminal();
+        self.reply_with(asker, Reply::Started { pid, started_at }, terminal.as_ref());
     }
 
     /// The process was reaped.

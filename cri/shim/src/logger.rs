@@ -1,4 +1,4 @@
-//! The logger: a fork of the shim that reads containers' output and writes their logs.
+//! The logger: a fork of the shim that reads containers' output, writes their logs, and copies it to attached clients.
 //!
 //! It may wait for a disk as long as it likes; the shim only sends it orders, without waiting, and goes on. The shim keeps
 //! the pipes' read ends, so that a logger that dies is replaced and the containers never see a closed pipe. What the dead
@@ -7,7 +7,9 @@
 mod child;
 mod lines;
 mod orders;
+mod sinks;
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 
 use berth_plan::message::{Failure, Reply, Stage};
@@ -15,6 +17,7 @@ use berth_sys::fork::{self, Birth};
 use berth_sys::{fd, process, seqpacket};
 
 use crate::answer::{Answer, Asker, failed, refused};
+use crate::attach::{Attaching, Wanted};
 use crate::shim::{Key, Shim};
 use orders::{Done, Order};
 
@@ -28,6 +31,8 @@ pub(crate) struct Logger {
     life: Life,
     /// Who waits for which container's new log file.
     reopening: Vec<(u32, Asker)>,
+    /// Who waits to be attached, in the order of the orders.
+    joining: VecDeque<Attaching>,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +64,7 @@ impl Logger {
     }
 
     /// Sends an order without waiting.
-    fn send(&self, order: Order, id: u32, path: &str, streams: &[OwnedFd]) -> Result<(), Failure> {
+    fn send(&self, order: Order, id: u32, path: &[u8], streams: &[OwnedFd]) -> Result<(), Failure> {
         let Life::Alive { socket, .. } = &self.life else { return Err(refused(Stage::Log, "there is no logger")) };
         let descriptors: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
         seqpacket::send(socket.as_fd(), &orders::encode(order, id, path), &descriptors)
@@ -87,8 +92,8 @@ impl Shim {
         }
         let mut orders = Vec::new();
         for container in self.containers.iter() {
-            let Some(streams) = &container.streams else { continue };
-            let sent = self.logger.send(Order::Open, container.id, container.log_path(), streams);
+            let path = container.log_path().as_bytes();
+            let sent = self.logger.send(Order::Open, container.id, path, &container.streams);
             if sent.is_ok() && container.is_draining() {
                 orders.push(container.id);
             }
@@ -102,8 +107,12 @@ impl Shim {
     pub(crate) fn logger_ended(&mut self) {
         let Life::Alive { socket, since, .. } = &self.logger.life else { return };
         let _ = self.epoll.remove(socket);
-        let now = process::monotonic();
-        if now.saturating_sub(*since) >= PAUSE {
+        let (now, since) = (process::monotonic(), *since);
+        // The pipes of those who were attached went with it.
+        for attaching in std::mem::take(&mut self.logger.joining) {
+            self.attached(&attaching, Err(refused(Stage::Log, "the log writer ended: attach again")));
+        }
+        if now.saturating_sub(since) >= PAUSE {
             self.start_logger();
         } else {
             self.logger.life = Life::Dead { retry_at: now + PAUSE };
@@ -111,21 +120,31 @@ impl Shim {
     }
 
     pub(crate) fn open_log(&mut self, id: u32) -> Result<(), Failure> {
-        let container = self.containers.iter().find(|container| container.id == id);
-        let Some((path, streams)) = container.and_then(|c| c.streams.as_ref().map(|streams| (c.log_path(), streams)))
-        else {
-            return Ok(());
-        };
-        self.logger.send(Order::Open, id, path, streams)
+        let Some(container) = self.containers.iter().find(|container| container.id == id) else { return Ok(()) };
+        self.logger.send(Order::Open, id, container.log_path().as_bytes(), &container.streams)
+    }
+
+    /// The terminal that a container has made is there.
+    pub(crate) fn read_terminal(&mut self, id: u32) -> Result<(), Failure> {
+        let Some(container) = self.containers.iter().find(|container| container.id == id) else { return Ok(()) };
+        self.logger.send(Order::Terminal, id, &[], &container.streams)
+    }
+
+    /// Has a client's pipes joined to a container's output; [`Shim::attached`] follows.
+    pub(crate) fn join_log(&mut self, attaching: Attaching, wanted: Wanted, pipes: &[OwnedFd]) -> Result<(), Failure> {
+        let streams: orders::Streams = u8::from(wanted.stdout) | u8::from(wanted.stderr) << 1;
+        self.logger.send(Order::Join, attaching.container, &[streams], pipes)?;
+        self.logger.joining.push_back(attaching);
+        Ok(())
     }
 
     pub(crate) fn drain_log(&mut self, id: u32) -> Result<(), Failure> {
-        self.logger.send(Order::Drain, id, "", &[])
+        self.logger.send(Order::Drain, id, &[], &[])
     }
 
     pub(crate) fn close_log(&mut self, id: u32) {
         // An order that is lost costs the logger two descriptors until the pipes end.
-        let _ = self.logger.send(Order::Close, id, "", &[]);
+        let _ = self.logger.send(Order::Close, id, &[], &[]);
         self.fail_reopening(id, &refused(Stage::UnknownTarget, "the container is gone"));
     }
 
@@ -134,11 +153,11 @@ impl Shim {
             .containers
             .named(name)
             .ok_or_else(|| refused(Stage::UnknownTarget, format!("there is no container {name}")))?;
-        if container.streams.is_none() {
+        if !container.is_logged() {
             return Ok(Some(Reply::Done));
         }
         let id = container.id;
-        self.logger.send(Order::Reopen, id, container.log_path(), &[])?;
+        self.logger.send(Order::Reopen, id, container.log_path().as_bytes(), &[])?;
         self.logger.reopening.push((id, asker));
         Ok(None)
     }
@@ -160,7 +179,8 @@ impl Shim {
             Ok(())
         } else {
             let error = std::io::Error::from_raw_os_error(errno);
-            Err(Failure { stage: Stage::Log, errno, message: format!("open the log {path:?}: {error}") })
+            let what = if order == Order::Join { "attach".to_owned() } else { format!("open the log {path:?}") };
+            Err(Failure { stage: Stage::Log, errno, message: format!("{what}: {error}") })
         };
         match order {
             Order::Open => {
@@ -170,7 +190,12 @@ impl Shim {
             }
             Order::Reopen => self.finish_reopening(id, &outcome),
             Order::Drain => self.finish_container(id),
-            Order::Close => {}
+            Order::Join => {
+                if let Some(attaching) = self.logger.joining.pop_front() {
+                    self.attached(&attaching, outcome);
+                }
+            }
+            Order::Close | Order::Terminal => {}
         }
     }
 

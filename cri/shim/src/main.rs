@@ -11,6 +11,7 @@
 //! SIGTERM, SIGINT and SIGHUP are ignored: a shim leaves when it is asked to (`Shutdown`) or killed.
 
 mod answer;
+mod attach;
 mod clients;
 mod containers;
 mod execs;

@@ -61,7 +61,19 @@ impl Epoll {
 /// # Errors
 /// What poll(2) answers.
 pub fn wait_readable(fds: &[BorrowedFd<'_>], milliseconds: i32) -> io::Result<Vec<bool>> {
-    let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+    wait(fds, PollFlags::IN, milliseconds)
+}
+
+/// Waits until `fd` takes bytes, or never will again, for up to `milliseconds` (-1: without limit); whether it does.
+///
+/// # Errors
+/// What poll(2) answers.
+pub fn wait_writable(fd: BorrowedFd<'_>, milliseconds: i32) -> io::Result<bool> {
+    Ok(wait(&[fd], PollFlags::OUT, milliseconds)?.contains(&true))
+}
+
+fn wait(fds: &[BorrowedFd<'_>], what: PollFlags, milliseconds: i32) -> io::Result<Vec<bool>> {
+    let mut polled: Vec<PollFd<'_>> = fds.iter().map(|fd| PollFd::new(fd, what)).collect();
     loop {
         match rustix::event::poll(&mut polled, timeout(milliseconds).as_ref()) {
             Err(Errno::INTR) => {}

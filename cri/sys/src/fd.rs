@@ -14,6 +14,14 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?)
 }
 
+/// How many bytes a pipe holds until its writer waits (fcntl(2), `F_SETPIPE_SZ`), rounded up by the kernel.
+///
+/// # Errors
+/// `EPERM` beyond `/proc/sys/fs/pipe-max-size` without CAP_SYS_RESOURCE.
+pub fn set_pipe_size(pipe: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    Ok(rustix::pipe::fcntl_setpipe_size(pipe, bytes).map(drop)?)
+}
+
 /// Makes reads and writes answer `WouldBlock` instead of waiting, or wait again. It holds for every duplicate.
 ///
 /// # Errors

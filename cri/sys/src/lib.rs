@@ -10,7 +10,7 @@
 //! - [`fork`]: a child of a single-threaded process, with namespaces, cgroup and descriptors as asked
 //! - [`pidfd`], [`namespace`], [`signal`], [`process`]: processes and what they are in
 //! - [`caps`], [`credentials`], [`rlimit`], [`seccomp`]: what a process may do
-//! - [`memfd`], [`seqpacket`], [`event`], [`fd`]: descriptors and waiting
+//! - [`memfd`], [`seqpacket`], [`terminal`], [`event`], [`fd`]: descriptors and waiting
 
 pub mod caps;
 pub mod credentials;
@@ -28,6 +28,7 @@ pub mod rlimit;
 pub mod seccomp;
 pub mod seqpacket;
 pub mod signal;
+pub mod terminal;
 pub mod wipe;
 
 pub use rustix::fs::{Mode, OFlags};

@@ -275,6 +275,10 @@ impl Facts {
     pub fn is_fifo(&self) -> bool {
         self.kind == FileType::Fifo
     }
+
+    pub fn is_link(&self) -> bool {
+        self.kind == FileType::Symlink
+    }
 }
 
 /// fstat(2), on an `O_PATH` handle too.

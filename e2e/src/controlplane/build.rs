@@ -92,7 +92,7 @@ fn major_minor() -> Result<(&'static str, &'static str)> {
     Ok((major, rest.split('.').next().unwrap_or(rest)))
 }
 
-fn digest(module: &Path, files: &[&str]) -> Result<String> {
+pub(crate) fn digest(module: &Path, files: &[&str]) -> Result<String> {
     let mut hash = Sha256::new();
     for file in files {
         let path = module.join(file);

@@ -159,10 +159,10 @@ fn images() -> Result<()> {
         kube.await_pod(name, "waits in ImagePullBackOff", |pod| waiting(pod, "ImagePullBackOff"))?;
     }
     stage.say("an unknown image and a dead registry are told in the registry's words, with back-off");
-    let field = "    stdin: true\n";
+    let field = "  volumes: [{name: v, nfs: {server: 127.0.0.1, path: /}}]\n";
     kube.apply(&pod("field", &stage.registry().name(crate::registry::BUSYBOX), field))?;
     let message = kube.await_pod("field", "names the field", |pod| waiting(pod, "CreateContainerConfigError"))?;
-    ensure!(message.contains("stdin"), "the field's path is not in {message:?}");
+    ensure!(message.contains("spec.volumes[0].nfs"), "the field's path is not in {message:?}");
     stage.say("a field that is not implemented keeps the pod Pending and is named");
     kube.delete(&["pod/unknown", "pod/dead", "pod/field"])?;
     node.stop()?;

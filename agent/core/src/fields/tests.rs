@@ -44,7 +44,10 @@ fn the_table_lists_every_field_of_the_schema_and_no_other() {
 #[test]
 fn fields_are_refused_by_their_path() {
     let rows = [
-        (json!({"containers": [{"name": "a"}, {"name": "b", "stdin": true}]}), "spec.containers[1].stdin"),
+        (
+            json!({"containers": [{"name": "a"}, {"name": "b", "volumeDevices": [{"name": "v", "devicePath": "/v"}]}]}),
+            "spec.containers[1].volumeDevices",
+        ),
         (
             json!({"containers": [], "initContainers": [{"name": "a", "restartPolicy": "Always", "volumeDevices": [{"name": "v", "devicePath": "/v"}]}]}),
             "spec.initContainers[0].volumeDevices",

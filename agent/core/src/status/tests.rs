@@ -352,11 +352,16 @@ fn reasons_of_failure_stay() {
 
 #[test]
 fn a_refused_field_is_named() {
-    let pod = desired(json!({"containers": [{"name": "a", "image": "a:1", "stdin": true}]}));
+    let pod = desired(
+        json!({"containers": [{"name": "a", "image": "a:1", "volumeDevices": [{"name": "v", "devicePath": "/v"}]}]}),
+    );
     let status = status(&pod, &Seen::default(), NOW);
     let waiting = first(&status.container_statuses).state.clone().and_then(|state| state.waiting).expect("waiting");
     assert_eq!(waiting.reason.as_deref(), Some("CreateContainerConfigError"));
-    assert_eq!(waiting.message.as_deref(), Some("spec.containers[0].stdin: Berth does not implement this field"));
+    assert_eq!(
+        waiting.message.as_deref(),
+        Some("spec.containers[0].volumeDevices: Berth does not implement this field")
+    );
     assert_eq!(status.phase.as_deref(), Some("Pending"));
 }
 

@@ -156,6 +156,12 @@ fn request() -> impl Strategy<Value = Request> {
         text().prop_map(|container| Request::ReopenLog { container }),
         text().prop_map(|container| Request::Forget { container }),
         Just(Request::Shutdown),
+        (text(), any::<[bool; 3]>()).prop_map(|(container, [stdin, stdout, stderr])| Request::Attach {
+            container,
+            stdin,
+            stdout,
+            stderr
+        }),
     ]
 }
 
@@ -186,6 +192,7 @@ fn from_shim() -> impl Strategy<Value = FromShim> {
             errno,
             message
         })),
+        any::<[bool; 2]>().prop_map(|[terminal, stdin]| Reply::Attached { terminal, stdin }),
     ];
     prop_oneof![
         (any::<u64>(), reply).prop_map(|(number, reply)| FromShim::Reply { number, reply }),
@@ -274,6 +281,20 @@ fn promises_of_great_lengths_are_refused_without_allocating() {
     bytes.extend([0; 4 + 4 + 1]);
     bytes.extend(70_000_u32.to_le_bytes());
     assert_eq!(decode::<Exec>(&bytes), Err(DecodeError::TooMany));
+}
+
+/// What a shim or a runtime of protocol 1 sends and what it left on disk: bytes that must mean the same for ever.
+#[test]
+fn the_first_protocols_frames_are_still_read() {
+    let hello = [1, 0, 3, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+    assert_eq!(decode(&hello), Ok(ToShim { number: 1, request: Request::Hello { protocol: 1 } }));
+    assert_eq!(encode(&ToShim { number: 1, request: Request::Hello { protocol: 1 } }).as_deref(), Ok(&hello[..]));
+    let done = [1, 0, 4, 0, 7, 0, 0, 0, 0, 0, 0, 0, 1];
+    assert_eq!(decode(&done), Ok(FromShim::Reply { number: 7, reply: Reply::Done }));
+    let mut exit = vec![1, 0, 5];
+    exit.extend([5_i32, 137, 9].into_iter().flat_map(i32::to_le_bytes));
+    exit.extend([1_i64, 2].into_iter().flat_map(i64::to_le_bytes));
+    assert_eq!(decode(&exit), Ok(Exit { pid: 5, code: 137, signal: 9, started_at: 1, finished_at: 2 }));
 }
 
 #[test]

@@ -263,6 +263,7 @@ variants!(Request {
     5 => ReopenLog { container },
     6 => Forget { container },
     7 => Shutdown,
+    8 => Attach { container, stdin, stdout, stderr },
 });
 variants!(Target { 0 => Container { name @ 0 }, 1 => Exec { name @ 0 } });
 variants!(Reply {
@@ -270,6 +271,7 @@ variants!(Reply {
     1 => Done,
     2 => Started { pid, started_at },
     3 => Failed { failure @ 0 },
+    4 => Attached { terminal, stdin },
 });
 structure!(Failure { stage, errno, message });
 variants!(Stage {

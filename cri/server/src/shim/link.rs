@@ -22,8 +22,11 @@ pub(super) struct Link {
     socket: AsyncFd<OwnedFd>,
     next: AtomicU64,
     /// Who waits for which reply; `None` once nobody will answer any more.
-    waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Reply>>>>,
+    waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>,
 }
+
+/// A reply, with the descriptors that came beside it.
+pub(super) type Answer = (Reply, Vec<OwnedFd>);
 
 impl Link {
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
@@ -38,7 +41,7 @@ impl Link {
     pub(super) async fn first(&self, request: Request) -> Result<Reply, ShimError> {
         self.send(&ToShim { number: 0x1_0000, request }, &[]).await?;
         loop {
-            match self.receive().await?.ok_or(ShimError::Gone)? {
+            match self.receive().await?.ok_or(ShimError::Gone)?.0 {
                 FromShim::Reply { reply, .. } => return Ok(reply),
                 // The shim sends events to every client. What has ended by now is in its greeting, too.
                 FromShim::Event { .. } => {}
@@ -46,7 +49,7 @@ impl Link {
         }
     }
 
-    pub(super) async fn call(&self, request: Request, descriptors: &[BorrowedFd<'_>]) -> Result<Reply, ShimError> {
+    pub(super) async fn call(&self, request: Request, descriptors: &[BorrowedFd<'_>]) -> Result<Answer, ShimError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         match &mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -69,12 +72,12 @@ impl Link {
     }
 
     /// The next packet; `None` at the end of the connection.
-    async fn receive(&self) -> Result<Option<FromShim>, ShimError> {
+    async fn receive(&self) -> Result<Option<Packet>, ShimError> {
         let received = self.socket.async_io(Interest::READABLE, packet);
         received.await.map_err(ShimError::Io)
     }
 
-    fn deliver(&self, message: FromShim, events: &mpsc::UnboundedSender<Event>) {
+    fn deliver(&self, (message, descriptors): Packet, events: &mpsc::UnboundedSender<Event>) {
         match message {
             FromShim::Event { event } => {
                 let _ = events.send(event);
@@ -82,7 +85,7 @@ impl Link {
             FromShim::Reply { number, reply } => {
                 let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(sender) = waiting.as_mut().and_then(|waiting| waiting.remove(&number)) {
-                    let _ = sender.send(reply);
+                    let _ = sender.send((reply, descriptors));
                 }
             }
         }
@@ -136,14 +139,16 @@ pub(super) async fn read(link: Arc<Link>, process: OwnedFd, events: mpsc::Unboun
     link.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
 }
 
-fn packet(socket: &OwnedFd) -> io::Result<Option<FromShim>> {
+type Packet = (FromShim, Vec<OwnedFd>);
+
+fn packet(socket: &OwnedFd) -> io::Result<Option<Packet>> {
     let mut buffer = vec![0; MAX_MESSAGE];
     match seqpacket::recv(socket.as_fd(), &mut buffer) {
         Ok((0, _)) => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
         Err(error) => Err(error),
-        Ok((length, _)) => codec::decode(&buffer[..length])
-            .map(Some)
+        Ok((length, descriptors)) => codec::decode(&buffer[..length])
+            .map(|message| Some((message, descriptors)))
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
     }
 }

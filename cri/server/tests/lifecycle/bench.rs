@@ -44,6 +44,7 @@ impl Bench {
             cni_cache_dir: path("cni"),
             registry_config_dir: path("certs.d"),
             cgroup_parent,
+            stream_address: Config::default().stream_address,
             images: berth_image::Options {
                 unpack: berth_image::unpack::Program {
                     path: std::env::current_exe().expect("our own path"),

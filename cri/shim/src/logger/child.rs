@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use berth_sys::event::Epoll;
-use berth_sys::{Mode, OFlags, fd, process, seqpacket};
+use berth_sys::{Mode, OFlags, fd, process, seqpacket, signal};
 
 use super::lines::{self, Lines};
 use super::orders::{self, Done, Order};
+use super::sinks::{self, Sinks};
 
 /// How much is read at once.
 const READ: usize = 16 << 10;
@@ -25,6 +26,7 @@ struct Log {
     /// The file ends in the middle of a line: the next write starts with a newline.
     torn: bool,
     streams: [Option<Stream>; 2],
+    sinks: Sinks,
 }
 
 struct Stream {
@@ -39,6 +41,8 @@ struct Child {
     logs: Vec<Log>,
     buffer: Box<[u8; READ]>,
     out: Vec<u8>,
+    /// The last key of a client's pipe.
+    last_sink: u32,
 }
 
 /// What a stream had.
@@ -51,6 +55,8 @@ enum Read {
 /// Runs in the fork, with the socket that orders come from.
 pub(super) fn run(descriptors: Vec<OwnedFd>) -> i32 {
     let _ = process::set_name(c"berth-shim-log");
+    // A client's pipe may be broken at any time.
+    let _ = signal::ignore(signal::SIGPIPE);
     i32::from(serve(descriptors).is_err())
 }
 
@@ -60,13 +66,18 @@ fn serve(descriptors: Vec<OwnedFd>) -> io::Result<()> {
     if let Some(orders) = &orders {
         epoll.add(orders, 0)?;
     }
-    let mut child = Child { epoll, orders, logs: Vec::new(), buffer: Box::new([0; READ]), out: Vec::new() };
+    let mut child =
+        Child { epoll, orders, logs: Vec::new(), buffer: Box::new([0; READ]), out: Vec::new(), last_sink: 0 };
     let mut ready = Vec::new();
     while child.orders.is_some() || child.logs.iter().any(|log| log.streams.iter().any(Option::is_some)) {
         child.epoll.wait(&mut ready, -1)?;
         for &key in &ready {
             if key == 0 {
                 child.obey();
+            } else if sinks::is_key(key) {
+                for log in &mut child.logs {
+                    log.sinks.hung_up(&child.epoll, key);
+                }
             } else {
                 child.stream_ready(key);
             }
@@ -99,7 +110,7 @@ impl Child {
 
     fn answer(&self, order: Order, id: u32, outcome: io::Result<()>) {
         let errno = outcome.err().map_or(0, |error| error.raw_os_error().unwrap_or(5));
-        if let (Some(socket), true) = (&self.orders, order != Order::Close) {
+        if let (Some(socket), true) = (&self.orders, order.is_answered()) {
             let _ = seqpacket::send(socket.as_fd(), &orders::encode_answer(Done { order, id, errno }), &[]);
         }
     }
@@ -115,11 +126,18 @@ impl Child {
             }
             (Order::Drain, Some(at)) => {
                 self.drain(at);
+                self.logs[at].sinks.close(&self.epoll);
                 Ok(())
+            }
+            (Order::Terminal, Some(at)) => self.read(at, descriptors),
+            (Order::Join, Some(at)) => {
+                let streams = path.first().copied().unwrap_or(0);
+                self.logs[at].sinks.join(&self.epoll, &mut self.last_sink, streams, descriptors)
             }
             (Order::Close, Some(at)) => {
                 self.drain(at);
-                let log = self.logs.swap_remove(at);
+                let mut log = self.logs.swap_remove(at);
+                log.sinks.close(&self.epoll);
                 for stream in log.streams.iter().flatten() {
                     let _ = self.epoll.remove(&stream.pipe);
                 }
@@ -131,18 +149,24 @@ impl Child {
     }
 
     fn open(&mut self, id: u32, path: &[u8], descriptors: Vec<OwnedFd>) -> io::Result<()> {
-        let file = open_log(path);
-        let mut log = Log { id, file: None, torn: false, streams: [None, None] };
-        for (at, pipe) in descriptors.into_iter().take(2).enumerate() {
-            fd::set_nonblocking(pipe.as_fd(), true)?;
-            self.epoll.add(&pipe, key(id, at))?;
-            log.streams[at] = Some(Stream { pipe, lines: Lines::default() });
-        }
+        let file = if path.is_empty() { Ok(None) } else { open_log(path).map(Some) };
+        self.logs.push(Log { id, file: None, torn: false, streams: [None, None], sinks: Sinks::default() });
+        let at = self.logs.len() - 1;
         // A container whose log can't be opened never starts; but one that ran when an older logger died must not be
         // stopped by full pipes, so it is read in any case.
-        let outcome = file.map(|file| log.file = Some(file));
-        self.logs.push(log);
-        outcome
+        self.read(at, descriptors)?;
+        file.map(|file| self.logs[at].file = file)
+    }
+
+    /// Reads a container's output from now on.
+    fn read(&mut self, at: usize, pipes: Vec<OwnedFd>) -> io::Result<()> {
+        let log = &mut self.logs[at];
+        for (stream, pipe) in pipes.into_iter().take(2).enumerate() {
+            fd::set_nonblocking(pipe.as_fd(), true)?;
+            self.epoll.add(&pipe, key(log.id, stream))?;
+            log.streams[stream] = Some(Stream { pipe, lines: Lines::default() });
+        }
+        Ok(())
     }
 
     fn stream_ready(&mut self, ready: u64) {
@@ -188,6 +212,11 @@ impl Child {
         }
         log.write(&self.out);
         self.out.clear();
+        match read {
+            Read::Some(length) => log.sinks.write(&self.epoll, stream, &self.buffer[..length]),
+            Read::End => log.sinks.end(&self.epoll, stream),
+            Read::Nothing => {}
+        }
         read
     }
 }

@@ -1,8 +1,8 @@
-//! What the shim tells the logger and what it answers: an order's number, the container's, and a path or an errno.
+//! What the shim tells the logger and what it answers: an order's number, the container's, and a path, flags or an errno.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Two descriptors, the read ends of standard output and error; the log's path.
+    /// The read ends of standard output and error, or none where a terminal is to come; the log's path, empty for none.
     Open,
     /// The log's path, opened anew: the file was renamed.
     Reopen,
@@ -10,7 +10,14 @@ pub(super) enum Order {
     Drain,
     /// Close the log and the pipes.
     Close,
+    /// One descriptor, the master of a container's terminal, which is read as its standard output.
+    Terminal,
+    /// Pipes of a client that what is read is copied to; a byte that says of which streams, see [`Streams`].
+    Join,
 }
+
+/// Which of the two streams: bit 0 for standard output, bit 1 for standard error.
+pub(super) type Streams = u8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Done {
@@ -20,25 +27,34 @@ pub(super) struct Done {
     pub(super) errno: i32,
 }
 
+const ALL: [Order; 6] = [Order::Open, Order::Reopen, Order::Drain, Order::Close, Order::Terminal, Order::Join];
+
 impl Order {
+    /// Whether the shim waits for an answer.
+    pub(super) fn is_answered(self) -> bool {
+        !matches!(self, Self::Close | Self::Terminal)
+    }
+
     fn number(self) -> u8 {
         match self {
             Self::Open => 1,
             Self::Reopen => 2,
             Self::Drain => 3,
             Self::Close => 4,
+            Self::Terminal => 5,
+            Self::Join => 6,
         }
     }
 
     fn of(number: u8) -> Option<Self> {
-        [Self::Open, Self::Reopen, Self::Drain, Self::Close].into_iter().find(|order| order.number() == number)
+        ALL.into_iter().find(|order| order.number() == number)
     }
 }
 
-pub(super) fn encode(order: Order, id: u32, path: &str) -> Vec<u8> {
+pub(super) fn encode(order: Order, id: u32, path: &[u8]) -> Vec<u8> {
     let mut bytes = vec![order.number()];
     bytes.extend(id.to_le_bytes());
-    bytes.extend(path.as_bytes());
+    bytes.extend(path);
     bytes
 }
 
@@ -66,8 +82,8 @@ mod tests {
 
     #[test]
     fn orders_and_answers_come_back() {
-        for order in [Order::Open, Order::Reopen, Order::Drain, Order::Close] {
-            assert_eq!(decode(&encode(order, 7, "/var/log/x")), Some((order, 7, &b"/var/log/x"[..])));
+        for order in ALL {
+            assert_eq!(decode(&encode(order, 7, b"/var/log/x")), Some((order, 7, &b"/var/log/x"[..])));
             let done = Done { order, id: u32::MAX, errno: 13 };
             assert_eq!(decode_answer(&encode_answer(done)), Some(done));
         }

@@ -16,6 +16,8 @@ pub(crate) struct Client {
     pub(crate) socket: OwnedFd,
     number: u64,
     events: Vec<Event>,
+    /// What came beside the last packet.
+    pub(crate) given: Vec<OwnedFd>,
 }
 
 impl Client {
@@ -27,7 +29,7 @@ impl Client {
     }
 
     pub(crate) fn silent(path: &Path) -> Self {
-        Self { socket: seqpacket::connect(path).expect("connect"), number: 0, events: Vec::new() }
+        Self { socket: seqpacket::connect(path).expect("connect"), number: 0, events: Vec::new(), given: Vec::new() }
     }
 
     /// Ends the connection now, also where a fork of a parallel test holds a copy of the socket for a moment.
@@ -70,7 +72,8 @@ impl Client {
 
     pub(crate) fn receive(&mut self) -> FromShim {
         assert!(seqpacket::readable(self.socket.as_fd(), PATIENCE).expect("poll"), "the shim says nothing");
-        let (bytes, _) = seqpacket::recv_vec(self.socket.as_fd(), MAX_MESSAGE).expect("receive");
+        let (bytes, given) = seqpacket::recv_vec(self.socket.as_fd(), MAX_MESSAGE).expect("receive");
+        self.given = given;
         assert!(!bytes.is_empty(), "the shim has closed the connection");
         codec::decode(&bytes).expect("a message")
     }

@@ -1,15 +1,15 @@
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use berth_plan::container::Mount;
-use berth_plan::message::{Reply, Request, Stage};
+use berth_plan::container::{Exec, Mount};
+use berth_plan::message::{Event, Reply, Request, Stage};
 use berth_sys::pidfd::PidFd;
 use berth_sys::seqpacket;
 use berth_sys::signal::{SIGCONT, SIGSTOP};
 
-use crate::place::{Place, bind, children, name_of};
+use crate::place::{Place, bind, children, name_of, process};
 
 /// A folder through which a test tells a container to go on.
 fn control(place: &Place) -> Mount {
@@ -133,6 +133,12 @@ fn a_stalled_log_stalls_neither_exits_nor_other_requests() {
     let _reader = fs::File::options().read(true).write(true).open(&fifo).expect("keep it open");
     let plan = place.plan("c1", "head -c 1000000 /dev/zero | tr '\\0' '\\n'");
     place.start(&plan).expect("start");
+    // An exec comes and goes meanwhile, as a probe does.
+    let null: OwnedFd = fs::File::options().read(true).write(true).open("/dev/null").expect("null").into();
+    let exec = Exec { id: "e1".to_owned(), container: "c1".to_owned(), process: process(&["/bin/sh", "-c", "exit 4"]) };
+    place.exec(&exec, [null.as_fd(); 3]).expect("exec");
+    let Event::ExecExited { exit, .. } = place.client.event() else { panic!("an exec's end") };
+    assert_eq!(exit.code, 4);
     let (mut second, _) = crate::client::Client::connect(&place.folder.join("run/shim.sock"));
     second
         .ask(Request::Signal { target: berth_plan::message::Target::Container("c1".to_owned()), signal: 9 }, &[])

@@ -1,6 +1,7 @@
 //! The shim as Berth carries it, on this machine's kernel. Needs root and a Debian-like host, whose `/usr` the test
 //! containers use read-only.
 
+mod attach;
 mod bench;
 mod client;
 mod containers;
@@ -9,3 +10,4 @@ mod hostile;
 mod logs;
 mod place;
 mod protocol;
+mod terminals;

@@ -1,6 +1,7 @@
 //! A sandbox in a folder of its own: a shim, an image, and plans for containers.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use berth_plan::codec;
 use berth_plan::container::*;
 use berth_plan::message::{Event, Exit, Failure, Reply, Request, Target};
 use berth_sys::pidfd::PidFd;
-use berth_sys::{memfd, mount};
+use berth_sys::{event, fd, memfd, mount};
 
 use crate::client::Client;
 
@@ -185,13 +186,77 @@ impl Place {
 
     pub(crate) fn exec(&mut self, plan: &Exec, stdio: [BorrowedFd<'_>; 3]) -> Result<i32, Failure> {
         let memory = memfd::sealed("exec", &codec::encode(plan).expect("it fits")).expect("memfd");
-        let [input, output, error] = stdio;
+        self.exec_with(plan, &[memory.as_fd()].into_iter().chain(stdio).collect::<Vec<_>>())
+    }
+
+    /// On a terminal, whose master it gives.
+    pub(crate) fn exec_on_terminal(&mut self, plan: &Exec) -> Result<(i32, File), Failure> {
+        let memory = memfd::sealed("exec", &codec::encode(plan).expect("it fits")).expect("memfd");
+        let pid = self.exec_with(plan, &[memory.as_fd()])?;
+        Ok((pid, File::from(self.client.given.pop().expect("a terminal"))))
+    }
+
+    /// Joins a container's streams by pipes of the usual size.
+    pub(crate) fn attach(&mut self, name: &str, stdin: bool, stdout: bool, stderr: bool) -> Result<Attached, Failure> {
+        let wanted = usize::from(stdout) + usize::from(stderr);
+        let (outputs, ends): (Vec<_>, Vec<_>) = (0..wanted).map(|_| fd::pipe().expect("pipe")).unzip();
+        let ends: Vec<_> = ends.iter().map(AsFd::as_fd).collect();
+        match self.client.ask(Request::Attach { container: name.to_owned(), stdin, stdout, stderr }, &ends)? {
+            Reply::Attached { terminal, stdin } => Ok(Attached {
+                terminal,
+                stdin,
+                input: self.client.given.pop().map(File::from),
+                outputs: outputs.into_iter().map(File::from).collect(),
+            }),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn exec_with(&mut self, plan: &Exec, descriptors: &[BorrowedFd<'_>]) -> Result<i32, Failure> {
         let request = Request::Exec { exec: plan.id.clone(), cgroup_tasks: 0, cgroup_v2: false };
-        match self.client.ask(request, &[memory.as_fd(), input, output, error])? {
+        match self.client.ask(request, descriptors)? {
             Reply::Started { pid, .. } => Ok(pid),
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// What a client has of a container that it is attached to.
+pub(crate) struct Attached {
+    pub(crate) terminal: bool,
+    /// Whether the container reads what is typed.
+    pub(crate) stdin: bool,
+    pub(crate) input: Option<File>,
+    /// Standard output and error, or one of them.
+    pub(crate) outputs: Vec<File>,
+}
+
+impl Attached {
+    pub(crate) fn type_in(&mut self, text: &str) {
+        self.input.as_mut().expect("an input").write_all(text.as_bytes()).expect("typed");
+    }
+
+    /// What the first output shows up to and with `end`.
+    pub(crate) fn shown_until(&mut self, end: &str) -> String {
+        shown_until(&mut self.outputs[0], end)
+    }
+}
+
+/// Reads until what was read ends with `end`.
+pub(crate) fn shown_until(output: &mut File, end: &str) -> String {
+    let (mut text, mut byte) = (Vec::new(), [0]);
+    while !text.ends_with(end.as_bytes()) {
+        assert!(
+            event::wait_readable(&[output.as_fd()], 30_000).expect("poll")[0],
+            "{}",
+            String::from_utf8_lossy(&text)
+        );
+        match output.read(&mut byte) {
+            Ok(1) => text.push(byte[0]),
+            other => panic!("{other:?} after {:?}", String::from_utf8_lossy(&text)),
+        }
+    }
+    String::from_utf8(text).expect("text")
 }
 
 impl Drop for Place {
@@ -232,6 +297,16 @@ pub(crate) fn bind(path: &str, destination: &str, attr_set: u64) -> Mount {
         recursive_attr: true,
         propagation: 0,
     }
+}
+
+/// How many descriptors a process has open.
+pub(crate) fn descriptors(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("fd").count()
+}
+
+/// The shim's log writer.
+pub(crate) fn logger(shim: i32) -> i32 {
+    children(shim).into_iter().find(|&pid| name_of(pid) == "berth-shim-log").expect("a logger")
 }
 
 /// Child processes, by the host's procfs.

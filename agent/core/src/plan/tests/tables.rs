@@ -266,8 +266,8 @@ fn reasons_to_end_without_removal() {
 
 #[test]
 fn a_refused_pod_is_left_alone_until_it_is_deleted() {
-    let pod = desired(json!({"containers": [{"name": "a", "stdin": true}]}));
-    assert_eq!(of(&pod, &Seen::default()), ["refuse spec.containers[0].stdin"]);
+    let pod = desired(json!({"containers": [{"name": "a", "volumeDevices": [{"name": "v", "devicePath": "/v"}]}]}));
+    assert_eq!(of(&pod, &Seen::default()), ["refuse spec.containers[0].volumeDevices"]);
     let rest = of(&delete(&pod, 30), &Seen::default());
     assert_eq!(rest, ["clear-volumes", "clear-cgroup"]);
 }
