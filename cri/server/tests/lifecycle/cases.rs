@@ -12,13 +12,14 @@ use tonic::Code;
 
 use crate::bench::{Bench, hello, pod, script};
 
-type Case = fn(Bench) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type Case = fn(Bench) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
 macro_rules! cases {
     ($($name:ident),* $(,)?) => {
         pub(crate) const ALL: &[(&str, Case)] = &[$((stringify!($name), |bench| Box::pin($name(bench)))),*];
     };
 }
+pub(crate) use cases;
 
 cases![
     a_pod_lives_and_leaves_nothing,
