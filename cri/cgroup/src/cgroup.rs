@@ -154,6 +154,15 @@ impl Cgroup {
         pids
     }
 
+    /// As [`Cgroup::procs`], by one hierarchy's word: what has not been moved out of the others. For counting.
+    pub fn members(&self) -> Vec<i32> {
+        let folder = self.v2().or_else(|| self.controller("pids")).or_else(|| self.folders().next());
+        let Some(folder) = folder else { return Vec::new() };
+        let mut pids = files::procs(&folder);
+        pids.extend(files::descendants(&folder).iter().flat_map(|below| files::procs(below)));
+        pids
+    }
+
     /// Its folder in each hierarchy.
     pub(crate) fn folders(&self) -> impl Iterator<Item = PathBuf> {
         self.host.roots().map(|root| self.below(root))

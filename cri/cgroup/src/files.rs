@@ -38,6 +38,14 @@ pub(crate) fn read(dir: &Path, file: &str) -> Result<String, CgroupError> {
     outcome.map(|_| text).map_err(CgroupError::io("read", &path))
 }
 
+/// A file that may be missing, or that the kernel refuses to read (pressure where it is switched off).
+pub(crate) fn optional(dir: &Path, file: &str) -> Option<String> {
+    // The usual file fits: one read for it, and one that finds its end.
+    let mut text = String::with_capacity(4096);
+    File::open(dir.join(file)).ok()?.take(LIMIT).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
 /// A file with one number; `max` and what does not parse is `u64::MAX`.
 pub(crate) fn read_number(dir: &Path, file: &str) -> Result<u64, CgroupError> {
     Ok(read(dir, file)?.trim().parse().unwrap_or(u64::MAX))

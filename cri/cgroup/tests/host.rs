@@ -90,8 +90,7 @@ fn everything_below_is_killed_and_removed() {
     pids.sort_unstable();
     assert_eq!(pod.procs(), pids);
     assert_eq!(one.oom_kills().expect("oom"), 0);
-    one.cpu_usage_ns().expect("cpu");
-    assert!(one.memory_working_set().is_ok());
+    assert!(one.cpu().expect("cpu").is_some() && one.memory().expect("memory").is_some());
     pod.kill().expect("kill");
     for child in &mut children {
         assert!(!child.wait().expect("wait").success());
@@ -131,4 +130,64 @@ fn an_out_of_memory_kill_is_counted() {
     drop(child.stdin.take());
     child.wait().expect("wait");
     assert!(cgroup.oom_kills().expect("oom") >= 1);
+}
+
+#[test]
+fn usage_is_what_the_process_used() {
+    let guard = Guard::new("usage");
+    let resources = Resources {
+        memory_limit: Some(256 << 20),
+        cpu_quota: Some(50_000),
+        cpu_period: Some(100_000),
+        pids_limit: Some(20),
+        ..Resources::default()
+    };
+    let cgroup = guard.host.create(&guard.path("/one"), &resources).expect("create");
+    // It grows by 40 MiB in its own memory and burns CPU, then waits.
+    let script = "read go; x=$(head -c 40m /dev/zero | tr '\\0' x); i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; \
+                  echo done; read end";
+    let mut child =
+        Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("sh");
+    attach(&child, &cgroup);
+    let mut input = child.stdin.take().expect("stdin");
+    std::io::Write::write_all(&mut input, b"go\n").expect("go");
+    let mut line = String::new();
+    let output = child.stdout.take().expect("stdout");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).expect("a line");
+    assert_eq!(line, "done\n");
+
+    let cpu = cgroup.cpu().expect("cpu").expect("counted");
+    // The shell's own count, in ticks of 10 ms: fields 14 and 15, and its children's 16 and 17.
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).expect("stat");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    let ticks: u64 = fields[11..15].iter().map(|field| field.parse::<u64>().expect("ticks")).sum();
+    let expected = ticks * 10_000_000;
+    assert!(cpu.usage_ns.abs_diff(expected) < expected / 20 + 40_000_000, "{cpu:?} against {expected}");
+    let both = cpu.user_ns.expect("user") + cpu.system_ns.expect("system");
+    // v1 splits by ticks, of which interrupts and a hypervisor take some.
+    assert!(both > cpu.usage_ns / 2 && both < cpu.usage_ns + cpu.usage_ns / 10 + 20_000_000, "{cpu:?}");
+    assert!(cpu.periods.is_some_and(|periods| periods > 0), "{cpu:?}");
+
+    let memory = cgroup.memory().expect("memory").expect("counted");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).expect("status");
+    let field = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("RssAnon");
+    let anonymous: u64 = field.trim().trim_end_matches(" kB").parse::<u64>().expect("kB") << 10;
+    let rss = memory.rss.expect("rss");
+    assert!(anonymous >= 40 << 20 && rss.abs_diff(anonymous) < anonymous / 20 + (1 << 20), "{memory:?} {anonymous}");
+    assert_eq!(memory.limit, Some(256 << 20));
+    assert!(memory.working_set <= memory.usage && memory.working_set >= rss, "{memory:?}");
+    assert!(memory.peak.is_none_or(|peak| peak >= memory.usage) && memory.faults.is_some_and(|f| f.all > 1000));
+    let tasks = cgroup.tasks().expect("tasks");
+    assert_eq!((tasks.now, tasks.limit), (1, Some(20)));
+    // A machine with a v2 tree and pressure says it of each cgroup in it.
+    if std::path::Path::new("/proc/pressure/cpu").exists() {
+        let pressure = cgroup.pressure();
+        assert!(pressure.cpu.is_some_and(|cpu| cpu.some.total_ns > 0), "it was throttled: {pressure:?}");
+        assert!(pressure.memory.is_some() && pressure.io.is_some());
+    }
+    drop(input);
+    child.wait().expect("wait");
+    guard.top.kill().expect("kill");
+    cgroup.remove().expect("remove");
+    assert!(cgroup.cpu().is_err() && cgroup.memory().is_err(), "a cgroup that is gone is an error, no zero");
 }

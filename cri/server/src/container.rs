@@ -8,8 +8,10 @@ use berth_plan::codec;
 use berth_plan::container as plan;
 use tokio::sync::watch;
 
+use crate::meter::{Layer, Meter};
 use crate::places::Places;
 use crate::records::ContainerRecord;
+use crate::runtime::Runtime;
 
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -19,6 +21,7 @@ pub(crate) struct Container {
     /// As asked for last.
     limits: Mutex<cri::LinuxContainerResources>,
     state: watch::Sender<ContainerState>,
+    pub(crate) meter: Meter,
 }
 
 impl Container {
@@ -30,6 +33,7 @@ impl Container {
             record,
             limits: Mutex::new(limits),
             state: watch::Sender::new(state),
+            meter: Meter::default(),
         })
     }
 
@@ -75,6 +79,12 @@ impl Container {
 
     pub(crate) fn set_limits(&self, limits: cri::LinuxContainerResources) {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    /// What it has written, as measured lately. Blocks.
+    pub(crate) fn layer(&self, runtime: &Runtime) -> Option<Layer> {
+        let ended = matches!(*self.state.borrow(), ContainerState::Exited { .. });
+        self.meter.layer(&runtime.images, &self.id, ended)
     }
 
     /// The compiled plan, with the frame that it travels in.

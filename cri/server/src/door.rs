@@ -19,7 +19,6 @@ macro_rules! door {
         changes { $($change:ident($change_request:ident) -> $change_response:ident;)* }
         streams { $($stream:ident($stream_request:ident) -> $stream_type:ident of $stream_item:ident;)* }
         refused { $($refused:ident($refused_request:ident) -> $refused_response:ident;)* }
-        refused_streams { $($gone:ident($gone_request:ident) -> $gone_type:ident of $gone_item:ident;)* }
     }) => {
         #[tonic::async_trait]
         impl $service for Service {
@@ -42,12 +41,6 @@ macro_rules! door {
             $(async fn $refused(&self, _: Request<cri::$refused_request>) -> Result<Response<cri::$refused_response>, Status> {
                 Err(Status::unimplemented(concat!(stringify!($refused), " is not implemented")))
             })*
-
-            $(type $gone_type = Stream<cri::$gone_item>;
-
-            async fn $gone(&self, _: Request<cri::$gone_request>) -> Result<Response<Self::$gone_type>, Status> {
-                Err(Status::unimplemented(concat!(stringify!($gone), " is not implemented")))
-            })*
         }
     };
 }
@@ -67,6 +60,11 @@ door!(RuntimeService {
         exec(ExecRequest) -> ExecResponse;
         attach(AttachRequest) -> AttachResponse;
         port_forward(PortForwardRequest) -> PortForwardResponse;
+        pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
+        list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
+        list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse;
+        list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse;
+        checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
     }
     changes {
         run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse;
@@ -78,27 +76,20 @@ door!(RuntimeService {
         remove_container(RemoveContainerRequest) -> RemoveContainerResponse;
         reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse;
         update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
+        update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse;
         exec_sync(ExecSyncRequest) -> ExecSyncResponse;
     }
     streams {
         get_container_events(GetEventsRequest) -> GetContainerEventsStream of ContainerEventResponse;
-    }
-    refused {
-        pod_sandbox_stats(PodSandboxStatsRequest) -> PodSandboxStatsResponse;
-        list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
-        checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
-        checkpoint_pod(CheckpointPodRequest) -> CheckpointPodResponse;
-        restore_pod(RestorePodRequest) -> RestorePodResponse;
-        list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse;
-        list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse;
-        update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse;
-    }
-    refused_streams {
         stream_pod_sandboxes(StreamPodSandboxesRequest) -> StreamPodSandboxesStream of StreamPodSandboxesResponse;
         stream_containers(StreamContainersRequest) -> StreamContainersStream of StreamContainersResponse;
         stream_container_stats(StreamContainerStatsRequest) -> StreamContainerStatsStream of StreamContainerStatsResponse;
         stream_pod_sandbox_stats(StreamPodSandboxStatsRequest) -> StreamPodSandboxStatsStream of StreamPodSandboxStatsResponse;
         stream_pod_sandbox_metrics(StreamPodSandboxMetricsRequest) -> StreamPodSandboxMetricsStream of StreamPodSandboxMetricsResponse;
+    }
+    refused {
+        checkpoint_pod(CheckpointPodRequest) -> CheckpointPodResponse;
+        restore_pod(RestorePodRequest) -> RestorePodResponse;
     }
 });
 
@@ -112,9 +103,8 @@ door!(ImageService {
         pull_image(PullImageRequest) -> PullImageResponse;
         remove_image(RemoveImageRequest) -> RemoveImageResponse;
     }
-    streams {}
-    refused {}
-    refused_streams {
+    streams {
         stream_images(StreamImagesRequest) -> StreamImagesStream of StreamImagesResponse;
     }
+    refused {}
 });

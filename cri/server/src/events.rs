@@ -1,6 +1,6 @@
 //! What happens, told to whoever listens.
 
-use berth_cri_proto::v1::{ContainerEventResponse, ContainerEventType};
+use berth_cri_proto::v1::{ContainerEventResponse, ContainerEventType, PodSandboxStatus};
 
 use crate::runtime::Runtime;
 
@@ -10,7 +10,18 @@ impl Runtime {
         if self.events.receiver_count() == 0 {
             return;
         }
-        let status = self.world().sandboxes.get(sandbox).map(|sandbox| sandbox.status());
+        let status = self.world().sandboxes.get(sandbox).cloned().map(|sandbox| sandbox.status());
+        self.tell_with(kind, container, sandbox, status);
+    }
+
+    /// As [`Runtime::tell`], of a sandbox that may be gone from the list by now.
+    pub(crate) fn tell_with(
+        &self,
+        kind: ContainerEventType,
+        container: &str,
+        sandbox: &str,
+        status: Option<PodSandboxStatus>,
+    ) {
         let event = ContainerEventResponse {
             container_id: container.to_owned(),
             container_event_type: kind.into(),

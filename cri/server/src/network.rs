@@ -18,7 +18,7 @@ use crate::Config;
 use crate::places::Places;
 
 /// The name of the pod's interface, as every runtime calls it.
-const INTERFACE: &str = "eth0";
+pub(crate) const INTERFACE: &str = "eth0";
 
 /// After this time an exec'd plugin is killed: less than the kubelet's patience with RunPodSandbox (4 minutes).
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(220);

@@ -67,6 +67,11 @@ impl Places {
         self.container(id).join("container.json")
     }
 
+    /// A container's OCI configuration, for people and tools: nothing is decided by it.
+    pub(crate) fn container_spec(&self, id: &str) -> PathBuf {
+        self.container(id).join("spec.json")
+    }
+
     pub(crate) fn container_exit(&self, id: &str) -> PathBuf {
         self.container(id).join("exit.json")
     }

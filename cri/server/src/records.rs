@@ -24,6 +24,17 @@ pub(crate) struct SandboxRecord {
     pub(crate) plan: SandboxPlan,
     /// Cgroups above the containers' that were not there before, topmost first.
     pub(crate) made_cgroups: Vec<String>,
+    /// Told later than the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) resources: Option<PodResources>,
+}
+
+/// What UpdatePodSandboxResources said last.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PodResources {
+    pub(crate) overhead: Encoded<cri::LinuxContainerResources>,
+    /// The sum of the containers'.
+    pub(crate) resources: Encoded<cri::LinuxContainerResources>,
 }
 
 /// What is being done, so that another life of the runtime finishes or undoes it.

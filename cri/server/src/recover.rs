@@ -137,14 +137,18 @@ fn containers(runtime: &Arc<Runtime>, adopted: &Adopted, undo: &[(String, Vec<St
         let alive = adopted.get(&record.sandbox).is_some_and(|held| {
             held.iter().any(|held| matches!(held, Held::Running { container, .. } if *container == id))
         });
-        if boot_id == runtime.boot_id && !alive {
+        let removed = removing.contains(record.sandbox.as_str());
+        let exit = load::<ContainerState>(&runtime.places.container_exit(&id)).map(|exit| exit.record);
+        // An end that nobody has taken note of yet: its cgroup still tells whether it was for memory, and goes when it
+        // is settled.
+        let unread = !removed && exit.is_none() && runtime.places.exit(&record.sandbox, &id).exists();
+        if boot_id == runtime.boot_id && !alive && !unread {
             exits::end_cgroup(runtime, &record.cgroup);
         }
-        if removing.contains(record.sandbox.as_str()) && boot_id == runtime.boot_id {
+        if removed && boot_id == runtime.boot_id {
             remove_remains(runtime, &record.sandbox, &id);
             continue;
         }
-        let exit = load::<ContainerState>(&runtime.places.container_exit(&id)).map(|exit| exit.record);
         let state = exit.unwrap_or(ContainerState::Created);
         let container = Container::new(record, state);
         let mut world = runtime.world();

@@ -1,6 +1,7 @@
 //! One module per call of the CRI.
 
 pub(crate) mod attach;
+pub(crate) mod checkpoint_container;
 pub(crate) mod container_stats;
 pub(crate) mod container_status;
 pub(crate) mod create_container;
@@ -12,7 +13,11 @@ pub(crate) mod image_status;
 pub(crate) mod list_container_stats;
 pub(crate) mod list_containers;
 pub(crate) mod list_images;
+pub(crate) mod list_metric_descriptors;
 pub(crate) mod list_pod_sandbox;
+pub(crate) mod list_pod_sandbox_metrics;
+pub(crate) mod list_pod_sandbox_stats;
+pub(crate) mod pod_sandbox_stats;
 pub(crate) mod pod_sandbox_status;
 pub(crate) mod port_forward;
 pub(crate) mod pull_image;
@@ -26,12 +31,20 @@ pub(crate) mod start_container;
 pub(crate) mod status;
 pub(crate) mod stop_container;
 pub(crate) mod stop_pod_sandbox;
+pub(crate) mod stream_container_stats;
+pub(crate) mod stream_containers;
+pub(crate) mod stream_images;
+pub(crate) mod stream_pod_sandbox_metrics;
+pub(crate) mod stream_pod_sandbox_stats;
+pub(crate) mod stream_pod_sandboxes;
 pub(crate) mod update_container_resources;
+pub(crate) mod update_pod_sandbox_resources;
 pub(crate) mod update_runtime_config;
 pub(crate) mod version;
 
 mod filter;
-mod streams;
+mod parts;
+mod streaming;
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;

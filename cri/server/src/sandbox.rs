@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use berth_cri_core::compile::SandboxPlan;
+use berth_cri_core::compile::{NamespaceScope, SandboxPlan};
 use berth_cri_core::state::SandboxState;
 use berth_cri_proto::v1 as cri;
 use berth_effect::record;
 
-use crate::records::{self, Encoded, Phase, SandboxRecord};
+use crate::meter::Meter;
+use crate::records::{self, Encoded, Phase, PodResources, SandboxRecord};
 use crate::runtime::Runtime;
 use crate::shim::Shim;
 
@@ -22,6 +23,9 @@ pub(crate) struct Sandbox {
     pub(crate) made_cgroups: Vec<String>,
     state: Mutex<SandboxState>,
     shim: Mutex<Option<Arc<Shim>>>,
+    /// As told by UpdatePodSandboxResources.
+    resources: Mutex<Option<PodResources>>,
+    pub(crate) meter: Meter,
 }
 
 impl Sandbox {
@@ -35,6 +39,8 @@ impl Sandbox {
             made_cgroups: record.made_cgroups,
             state: Mutex::new(state),
             shim: Mutex::new(shim),
+            resources: Mutex::new(record.resources),
+            meter: Meter::default(),
         }
     }
 
@@ -64,6 +70,19 @@ impl Sandbox {
         self.shim.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Whether it has a network of its own.
+    pub(crate) fn has_network(&self) -> bool {
+        self.plan.network == NamespaceScope::Pod
+    }
+
+    pub(crate) fn resources(&self) -> Option<PodResources> {
+        self.resources.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_resources(&self, resources: Option<PodResources>) {
+        *self.resources.lock().unwrap_or_else(PoisonError::into_inner) = resources;
+    }
+
     pub(crate) fn record(&self, phase: Phase) -> SandboxRecord {
         SandboxRecord {
             id: self.id.clone(),
@@ -73,6 +92,7 @@ impl Sandbox {
             created_at: self.created_at,
             plan: self.plan.clone(),
             made_cgroups: self.made_cgroups.clone(),
+            resources: self.resources(),
         }
     }
 

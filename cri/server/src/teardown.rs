@@ -101,8 +101,13 @@ fn container_files(runtime: &Runtime, container: &Container) -> Result<(), Strin
 /// Removes the files of a container that has no cgroup (any more).
 pub(crate) fn container_remains(runtime: &Runtime, sandbox: &str, id: &str) -> Result<(), String> {
     let places = &runtime.places;
-    let records =
-        [places.container_record(id), places.container_exit(id), places.plan(sandbox, id), places.exit(sandbox, id)];
+    let records = [
+        places.container_record(id),
+        places.container_exit(id),
+        places.container_spec(id),
+        places.plan(sandbox, id),
+        places.exit(sandbox, id),
+    ];
     for path in records {
         match record::remove(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotADirectory => {

@@ -7,6 +7,10 @@
 mod bench;
 #[path = "lifecycle/cases.rs"]
 mod cases;
+#[path = "lifecycle/changes.rs"]
+mod changes;
+#[path = "lifecycle/figures.rs"]
+mod figures;
 #[path = "lifecycle/sessions.rs"]
 mod sessions;
 
@@ -45,7 +49,7 @@ fn executor() -> tokio::runtime::Runtime {
 fn inside(filters: &[String]) -> ExitCode {
     let runtime = executor();
     let mut failed = 0;
-    for (name, case) in cases::ALL.iter().chain(sessions::ALL) {
+    for (name, case) in cases::ALL.iter().chain(changes::ALL).chain(figures::ALL).chain(sessions::ALL) {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
             continue;
         }

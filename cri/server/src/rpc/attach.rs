@@ -5,12 +5,12 @@ use std::sync::Arc;
 use berth_cri_proto::v1::{AttachRequest, AttachResponse};
 use tonic::Status;
 
-use super::streams;
+use super::streaming;
 use crate::runtime::Runtime;
 use crate::sessions;
 
 pub(crate) async fn call(runtime: &Arc<Runtime>, request: AttachRequest) -> Result<AttachResponse, Status> {
-    streams::check(&request.container_id, request.tty, request.stdin, request.stdout, request.stderr)?;
+    streaming::check(&request.container_id, request.tty, request.stdin, request.stdout, request.stderr)?;
     let container = runtime.container(&request.container_id)?;
     container.state().may_exec().map_err(|refusal| {
         Status::failed_precondition(format!("failed to attach to container {:?}: {refusal}", container.id))
@@ -22,5 +22,5 @@ pub(crate) async fn call(runtime: &Arc<Runtime>, request: AttachRequest) -> Resu
         stdout: request.stdout,
         stderr: request.stderr,
     });
-    Ok(AttachResponse { url: url.map_err(|full| streams::exhausted(&full))? })
+    Ok(AttachResponse { url: url.map_err(|full| streaming::exhausted(&full))? })
 }

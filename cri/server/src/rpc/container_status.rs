@@ -1,33 +1,26 @@
-//! ContainerStatus.
+//! ContainerStatus. Its verbose part has containerd's keys, which tools read (`crictl inspect`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use berth_cri_core::state::ContainerState;
 use berth_cri_proto::v1::{ContainerStatusRequest, ContainerStatusResponse};
-use serde_json::json;
 use tonic::Status;
 
-use crate::container::Container;
+use crate::inspect;
 use crate::runtime::Runtime;
+use crate::tasks::blocking;
 
-#[expect(clippy::unused_async, reason = "all calls have one form")]
 pub(crate) async fn call(
     runtime: &Arc<Runtime>,
     request: ContainerStatusRequest,
 ) -> Result<ContainerStatusResponse, Status> {
     let container = runtime.container(&request.container_id)?;
-    Ok(ContainerStatusResponse {
-        status: Some(container.status()),
-        info: if request.verbose { info(&container) } else { HashMap::new() },
-    })
-}
-
-fn info(container: &Container) -> HashMap<String, String> {
-    let pid = match container.state() {
-        ContainerState::Running { pid, .. } => pid,
-        ContainerState::Created | ContainerState::Exited { .. } => 0,
-    };
-    let info = json!({ "pid": pid, "sandboxID": container.sandbox, "cgroupsPath": container.record.cgroup });
-    HashMap::from([("info".to_owned(), info.to_string())])
+    let status = container.status();
+    let mut info = HashMap::new();
+    if request.verbose {
+        let work = Arc::clone(runtime);
+        let text = blocking(move || inspect::container(&work, &container).to_string()).await?;
+        info.insert("info".to_owned(), text);
+    }
+    Ok(ContainerStatusResponse { status: Some(status), info })
 }

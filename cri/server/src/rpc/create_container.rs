@@ -8,6 +8,7 @@ use berth_cri_proto::v1 as cri;
 use berth_effect::record;
 use berth_image::{Image, Snapshot};
 use berth_plan::codec;
+use oci_spec::runtime::Spec;
 use tonic::Status;
 
 use super::{invalid, required};
@@ -108,7 +109,8 @@ fn make(
         devices: rules::of(&spec),
         config: Encoded(config),
     };
-    write(runtime, &record, &plan).map_err(|error| Status::internal(format!("the container's record: {error}")))?;
+    write(runtime, &record, &spec, &plan)
+        .map_err(|error| Status::internal(format!("the container's record: {error}")))?;
     Ok(record)
 }
 
@@ -135,7 +137,13 @@ fn paths(
 }
 
 /// The plan where a reboot takes it, then the record, which makes the container.
-fn write(runtime: &Runtime, record: &ContainerRecord, plan: &berth_plan::container::Container) -> std::io::Result<()> {
+fn write(
+    runtime: &Runtime,
+    record: &ContainerRecord,
+    spec: &Spec,
+    plan: &berth_plan::container::Container,
+) -> std::io::Result<()> {
+    record::write_volatile(&runtime.places.container_spec(&record.id), &serde_json::to_vec(spec)?)?;
     let frame = codec::encode(plan).map_err(std::io::Error::other)?;
     record::write_volatile(&runtime.places.plan(&record.sandbox, &record.id), &frame)?;
     let bytes = records::encode(&runtime.boot_id, record).map_err(std::io::Error::other)?;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use berth_cri_proto::v1::{ExecRequest, ExecResponse};
 use tonic::Status;
 
-use super::streams;
+use super::streaming;
 use crate::runtime::Runtime;
 use crate::sessions;
 
 pub(crate) async fn call(runtime: &Arc<Runtime>, request: ExecRequest) -> Result<ExecResponse, Status> {
-    streams::check(&request.container_id, request.tty, request.stdin, request.stdout, request.stderr)?;
+    streaming::check(&request.container_id, request.tty, request.stdin, request.stdout, request.stderr)?;
     let container = runtime.container(&request.container_id)?;
     container.state().may_exec().map_err(|refusal| {
         Status::failed_precondition(format!("failed to exec in container {:?}: {refusal}", container.id))
@@ -26,5 +26,5 @@ pub(crate) async fn call(runtime: &Arc<Runtime>, request: ExecRequest) -> Result
         stdout: request.stdout,
         stderr: request.stderr,
     });
-    Ok(ExecResponse { url: url.map_err(|full| streams::exhausted(&full))? })
+    Ok(ExecResponse { url: url.map_err(|full| streaming::exhausted(&full))? })
 }

@@ -1,4 +1,7 @@
 //! ImageFsInfo: what images and containers take up on disk.
+//!
+//! Nothing is walked for images: their layers were counted when they were unpacked. Writable layers are measured as for
+//! statistics, at most every ten seconds each.
 
 use std::sync::Arc;
 
@@ -7,6 +10,7 @@ use tonic::Status;
 
 use crate::places::text;
 use crate::runtime::Runtime;
+use crate::stats::number;
 use crate::tasks::blocking;
 
 pub(crate) async fn call(
@@ -14,24 +18,31 @@ pub(crate) async fn call(
     _: cri::ImageFsInfoRequest,
 ) -> Result<cri::ImageFsInfoResponse, Status> {
     let work = Arc::clone(runtime);
-    let containers = blocking(move || {
-        let usages =
-            work.containers().into_iter().filter_map(|container| work.images.snapshot_usage(&container.id).ok());
-        usages.fold((0, 0), |(bytes, inodes), usage| (bytes + usage.bytes, inodes + usage.inodes))
-    });
+    let (at, bytes, inodes) = blocking(move || {
+        // One that can't be walked is being made or removed.
+        let layers = work.containers().into_iter().filter_map(|container| container.layer(&work));
+        layers.fold((berth_sys::process::now(), 0, 0), |(at, bytes, inodes), layer| {
+            (at.min(layer.at), bytes + layer.usage.bytes, inodes + layer.usage.inodes)
+        })
+    })
+    .await?;
     let images = runtime.images.fs_usage();
-    let (bytes, inodes) = containers.await?;
     Ok(cri::ImageFsInfoResponse {
-        image_filesystems: vec![usage(text(&runtime.places.root), images.bytes, images.inodes)],
-        container_filesystems: vec![usage(text(&runtime.places.containers()), bytes, inodes)],
+        image_filesystems: vec![usage(
+            berth_sys::process::now(),
+            text(&runtime.places.root),
+            images.bytes,
+            images.inodes,
+        )],
+        container_filesystems: vec![usage(at, text(&runtime.places.containers()), bytes, inodes)],
     })
 }
 
-fn usage(mountpoint: String, bytes: u64, inodes: u64) -> cri::FilesystemUsage {
+fn usage(timestamp: i64, mountpoint: String, bytes: u64, inodes: u64) -> cri::FilesystemUsage {
     cri::FilesystemUsage {
-        timestamp: berth_sys::process::now(),
+        timestamp,
         fs_id: Some(cri::FilesystemIdentifier { mountpoint }),
-        used_bytes: Some(cri::UInt64Value { value: bytes }),
-        inodes_used: Some(cri::UInt64Value { value: inodes }),
+        used_bytes: number(bytes),
+        inodes_used: number(inodes),
     }
 }

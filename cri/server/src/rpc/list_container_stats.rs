@@ -5,8 +5,9 @@ use std::sync::Arc;
 use berth_cri_proto::v1::{ListContainerStatsRequest, ListContainerStatsResponse};
 use tonic::Status;
 
-use super::{container_stats, selects};
+use super::selects;
 use crate::runtime::Runtime;
+use crate::stats;
 use crate::tasks::blocking;
 
 pub(crate) async fn call(
@@ -24,7 +25,7 @@ pub(crate) async fn call(
             })
             .filter(|container| selects(&wanted.label_selector, &container.config().labels))
             .filter(|container| container.is_running())
-            .map(|container| container_stats::of(&work, container))
+            .map(|container| stats::container(&work, container))
             .collect()
     });
     Ok(ListContainerStatsResponse { stats: stats.await? })

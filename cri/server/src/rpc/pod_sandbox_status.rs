@@ -1,16 +1,13 @@
-//! PodSandboxStatus.
+//! PodSandboxStatus. Its verbose part has containerd's keys, which tools read (`crictl inspectp`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use berth_cri_core::state::SandboxState;
 use berth_cri_proto::v1::{PodSandboxStatusRequest, PodSandboxStatusResponse};
-use serde_json::json;
 use tonic::Status;
 
-use crate::places::text;
+use crate::inspect;
 use crate::runtime::Runtime;
-use crate::sandbox::Sandbox;
 
 #[expect(clippy::unused_async, reason = "all calls have one form")]
 pub(crate) async fn call(
@@ -18,26 +15,14 @@ pub(crate) async fn call(
     request: PodSandboxStatusRequest,
 ) -> Result<PodSandboxStatusResponse, Status> {
     let sandbox = runtime.sandbox(&request.pod_sandbox_id)?;
+    let mut info = HashMap::new();
+    if request.verbose {
+        info.insert("info".to_owned(), inspect::sandbox(runtime, &sandbox).to_string());
+    }
     Ok(PodSandboxStatusResponse {
         status: Some(sandbox.status()),
-        info: if request.verbose { info(runtime, &sandbox) } else { HashMap::new() },
+        info,
         containers_statuses: runtime.containers_of(&sandbox.id).iter().map(|container| container.status()).collect(),
         timestamp: berth_sys::process::now(),
     })
-}
-
-fn info(runtime: &Runtime, sandbox: &Sandbox) -> HashMap<String, String> {
-    let (pid, reason) = match sandbox.state() {
-        SandboxState::Ready { shim, .. } => (shim, String::new()),
-        SandboxState::NotReady { reason, .. } => (0, reason),
-    };
-    let info = json!({
-        "pid": pid,
-        "reason": reason,
-        "processStatus": if pid == 0 { "deleted" } else { "running" },
-        "netNamespace": text(&runtime.places.namespace(&sandbox.id)),
-        "cgroupParent": sandbox.plan.cgroup_parent,
-        "runtimeHandler": sandbox.handler,
-    });
-    HashMap::from([("info".to_owned(), info.to_string())])
 }

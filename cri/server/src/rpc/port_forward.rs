@@ -5,7 +5,7 @@ use std::sync::Arc;
 use berth_cri_proto::v1::{PortForwardRequest, PortForwardResponse};
 use tonic::Status;
 
-use super::streams;
+use super::streaming;
 use crate::runtime::Runtime;
 use crate::sessions;
 
@@ -24,5 +24,5 @@ pub(crate) async fn call(runtime: &Arc<Runtime>, request: PortForwardRequest) ->
     }
     let request = berth_stream::PortForwardRequest { sandbox: sandbox.id.clone(), ports };
     let url = sessions::server(runtime).await?.port_forward(request);
-    Ok(PortForwardResponse { url: url.map_err(|full| streams::exhausted(&full))? })
+    Ok(PortForwardResponse { url: url.map_err(|full| streaming::exhausted(&full))? })
 }

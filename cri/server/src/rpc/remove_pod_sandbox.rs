@@ -42,7 +42,8 @@ pub(crate) async fn call(
         world.sandboxes.remove(&sandbox.id);
         world.sandbox_names.retain(|_, id| *id != sandbox.id);
     }
-    runtime.tell(ContainerEventType::ContainerDeletedEvent, &sandbox.id, &sandbox.id);
+    let last = Some(sandbox.status());
+    runtime.tell_with(ContainerEventType::ContainerDeletedEvent, &sandbox.id, &sandbox.id, last);
     tracing::info!(sandbox = sandbox.id, "sandbox removed");
     Ok(RemovePodSandboxResponse {})
 }

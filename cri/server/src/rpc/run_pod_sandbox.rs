@@ -63,6 +63,7 @@ pub(crate) async fn call(
         created_at: berth_sys::process::now(),
         plan,
         made_cgroups: missing.map_err(|error| Status::invalid_argument(format!("linux.cgroup_parent: {error}")))?,
+        resources: None,
     };
     let sandbox = run(runtime, record).await?;
     let mut world = runtime.world();

@@ -185,6 +185,20 @@ pub(crate) fn script(name: &str, text: &str) -> cri::ContainerConfig {
     }
 }
 
+/// The same with limits.
+pub(crate) fn limited(mut config: cri::ContainerConfig, limits: cri::LinuxContainerResources) -> cri::ContainerConfig {
+    config.linux.get_or_insert_default().resources = Some(limits);
+    config
+}
+
+/// What a cgroup's file says; of v1's `controller`, or of v2. `names` are the files of v1 and of v2.
+pub(crate) fn cgroup_file(cgroup: &str, controller: &str, names: (&str, &str)) -> String {
+    let root = Path::new("/sys/fs/cgroup");
+    let v1 = root.join(controller).join(&cgroup[1..]).join(names.0);
+    let path = if v1.exists() { v1 } else { root.join(&cgroup[1..]).join(names.1) };
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).trim().to_owned()
+}
+
 pub(crate) fn hello(name: &str) -> cri::ContainerConfig {
     cri::ContainerConfig {
         metadata: Some(cri::ContainerMetadata { name: name.to_owned(), attempt: 0 }),
@@ -271,6 +285,40 @@ impl Client {
             }
         };
         tokio::time::timeout(Duration::from_secs(30), wait).await.expect("the container exits")
+    }
+
+    /// Waits for a line of a container's log.
+    pub(crate) async fn said(&self, name: &str, words: &str) {
+        let wait = async {
+            while !self.log(name).contains(words) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(30), wait).await;
+        waited.unwrap_or_else(|_| panic!("{name} does not say {words:?}: {}", self.log(name)));
+    }
+
+    /// The verbose part of a container's status.
+    pub(crate) async fn inspect(&self, container: &str) -> serde_json::Value {
+        let request = cri::ContainerStatusRequest { container_id: container.to_owned(), verbose: true };
+        let response = self.service.container_status(Request::new(request)).await.expect("a status").into_inner();
+        serde_json::from_str(&response.info["info"]).expect("JSON")
+    }
+
+    /// The verbose part of a sandbox's status.
+    pub(crate) async fn inspect_pod(&self, sandbox: &str) -> serde_json::Value {
+        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: sandbox.to_owned(), verbose: true };
+        let response = self.service.pod_sandbox_status(Request::new(request)).await.expect("a status").into_inner();
+        serde_json::from_str(&response.info["info"]).expect("JSON")
+    }
+
+    pub(crate) async fn update(&self, container: &str, limits: cri::LinuxContainerResources) -> Result<(), Status> {
+        let request = cri::UpdateContainerResourcesRequest {
+            container_id: container.to_owned(),
+            linux: Some(limits),
+            ..cri::UpdateContainerResourcesRequest::default()
+        };
+        self.service.update_container_resources(Request::new(request)).await.map(drop)
     }
 
     pub(crate) fn log(&self, name: &str) -> String {
