@@ -6,7 +6,7 @@ use std::time::Duration;
 use berth_cri_proto::v1 as cri;
 use berth_cri_proto::v1::runtime_service_server::RuntimeService;
 use berth_stream::{AttachRequest, ExecRequest, Failure, Reader, Streams, TerminalSize, Writer};
-use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::io::StreamReader;
@@ -24,6 +24,7 @@ cases![
     an_attached_client_is_told_the_end,
     ports_are_forwarded,
     urls_are_given_for_what_runs,
+    a_client_comes_by_a_url,
 ];
 
 /// Far longer than anything takes.
@@ -432,6 +433,42 @@ async fn urls_are_given_for_what_runs(bench: Bench) {
     assert_eq!(attach(attached).await.expect_err("ended").code(), Code::FailedPrecondition);
     client.stop_pod(&sandbox).await.expect("stopped");
     assert_eq!(forward(&[80]).await.expect_err("stopped").code(), Code::FailedPrecondition);
+    client.remove_pod(&sandbox).await.expect("removed");
+    bench.assert_clean();
+}
+
+/// The whole way, once: berth-stream's own tests have the protocols.
+async fn a_client_comes_by_a_url(bench: Bench) {
+    std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("ip");
+    let client = bench.open().await;
+    let (sandbox, container) = sleeper(&client, "url").await;
+    let request = cri::ExecRequest {
+        container_id: container,
+        cmd: ["/bin/sh", "-c", "echo by url; exit 3"].map(str::to_owned).to_vec(),
+        stdout: true,
+        ..Default::default()
+    };
+    let url = client.service.exec(Request::new(request)).await.expect("a url").into_inner().url;
+    let (host, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("a url");
+    let mut socket = tokio::net::TcpStream::connect(host).await.expect("it listens");
+    let ask = format!(
+        "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"
+    );
+    socket.write_all(ask.as_bytes()).await.expect("asked");
+    let mut seen = Vec::new();
+    let read = async {
+        // A frame of channel 1, standard output, and the status on channel 3.
+        while !String::from_utf8_lossy(&seen).contains("ExitCode") {
+            assert!(socket.read_buf(&mut seen).await.expect("read") > 0, "{:?}", String::from_utf8_lossy(&seen));
+        }
+    };
+    if tokio::time::timeout(PATIENCE, read).await.is_err() {
+        panic!("no status in {:?}", String::from_utf8_lossy(&seen));
+    }
+    let text = String::from_utf8_lossy(&seen);
+    assert!(text.starts_with("HTTP/1.1 101 ") && text.contains("\u{1}by url\n") && text.contains("\"3\""), "{text:?}");
+    drop(socket);
     client.remove_pod(&sandbox).await.expect("removed");
     bench.assert_clean();
 }
