@@ -91,6 +91,6 @@ fn refuse(refusal: &Refusal) -> Answer {
     tracing::debug!(status = %refusal.status, reason = refusal.reason, "a streaming client was refused");
     let mut response = Response::new(format!("{}\n", refusal.reason));
     *response.status_mut() = refusal.status;
-    response.headers_mut().extend(refusal.headers.clone());
+    response.headers_mut().extend((*refusal.headers).clone());
     Answer { response, session: None }
 }

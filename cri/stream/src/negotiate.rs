@@ -103,13 +103,14 @@ pub(crate) struct Agreed {
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
     pub(crate) reason: String,
-    pub(crate) headers: HeaderMap,
+    /// In a box, since a map of headers makes every result wide.
+    pub(crate) headers: Box<HeaderMap>,
 }
 
 impl Refusal {
     fn new(status: StatusCode, reason: impl Into<String>) -> Refusal {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"))]);
-        Refusal { status, reason: reason.into(), headers }
+        Refusal { status, reason: reason.into(), headers: Box::new(headers) }
     }
 
     fn bad(reason: impl Into<String>) -> Refusal {
