@@ -29,6 +29,7 @@ pub struct Handed<'a> {
 /// A child on its way to the user's program.
 #[derive(Debug)]
 pub struct Starting {
+    /// Its number; that of its heir once it has told of one (see [`Starting::refresh`]).
     pub pid: i32,
     /// The read end of the child's report: readable when there is news.
     pipe: File,
@@ -39,30 +40,57 @@ pub struct Starting {
 const READY: u8 = 1;
 /// What the child writes before a failure's frame.
 const FAILED: u8 = 2;
+/// What the child writes, before all else, when another process goes on in its place: that one's number follows.
+const HEIR: u8 = 3;
 /// A report's largest size.
 const MAX_REPORT: u64 = 8192;
 
-/// Forks a container's first process. `own_pid_namespace` is the caller's.
+/// Where a container's first process is born.
+#[derive(Debug, Clone, Copy)]
+pub struct Birthplace<'a> {
+    /// The caller's own PID namespace.
+    pub own_pid: BorrowedFd<'a>,
+    /// A PID namespace, or a process in one, to be born into instead; not with a new one.
+    pub pid: Option<BorrowedFd<'a>>,
+    /// The pod's user namespace, where the plan has ids of one.
+    pub user: Option<BorrowedFd<'a>>,
+}
+
+/// Forks a container's first process.
 ///
 /// # Errors
 /// Only what keeps the child from being born; the rest comes through [`Starting::outcome`].
-pub fn container(
-    namespaces: NewNamespaces,
-    own_pid_namespace: BorrowedFd<'_>,
-    handed: &Handed<'_>,
-) -> Result<Starting, Failure> {
-    if !namespaces.mount {
+pub fn container(new: NewNamespaces, place: Birthplace<'_>, handed: &Handed<'_>) -> Result<Starting, Failure> {
+    if !new.mount {
         return Err(refused(Stage::Namespace, "a container needs a mount namespace of its own"));
     }
-    let new = Namespaces::MOUNT
-        .and_if(namespaces.pid, Namespaces::PID)
-        .and_if(namespaces.ipc, Namespaces::IPC)
-        .and_if(namespaces.uts, Namespaces::UTS)
-        .and_if(namespaces.net, Namespaces::NET);
-    // Also heals a failure to come back in `exec`, the only other place that changes where children are born.
-    namespace::enter(own_pid_namespace, Namespaces::PID)
+    // Also heals a failure to come back below or in `exec`, the only places that change where children are born.
+    namespace::enter(place.own_pid, Namespaces::PID)
         .at(Stage::Namespace, || "return to the own PID namespace".to_owned())?;
-    spawn(new, handed, &[], crate::container::child)
+    match (place.user, place.pid) {
+        // What belongs to the user namespace is made by who has entered it.
+        (Some(user), pid) => {
+            let more: Vec<_> = [user].into_iter().chain(pid).collect();
+            spawn(Namespaces::MOUNT, handed, &more, crate::container::child)
+        }
+        (None, None) => spawn(namespaces(new), handed, &[], crate::container::child),
+        (None, Some(pid)) => {
+            namespace::enter(pid, Namespaces::PID).at(Stage::Namespace, || "enter the PID namespace".to_owned())?;
+            let starting = spawn(namespaces(new), handed, &[], crate::container::child);
+            namespace::enter(place.own_pid, Namespaces::PID)
+                .at(Stage::Namespace, || "return to the own PID namespace".to_owned())?;
+            starting
+        }
+    }
+}
+
+/// Those that a process can be born into; a cgroup namespace comes later.
+pub(crate) fn namespaces(new: NewNamespaces) -> Namespaces {
+    Namespaces::MOUNT
+        .and_if(new.pid, Namespaces::PID)
+        .and_if(new.ipc, Namespaces::IPC)
+        .and_if(new.uts, Namespaces::UTS)
+        .and_if(new.net, Namespaces::NET)
 }
 
 /// Forks a process into the namespaces of `target`, a container's first process.
@@ -104,13 +132,34 @@ fn spawn(
 impl Starting {
     /// How it went: `None` while the child is still at work, then `Ok` when the user's program runs.
     pub fn outcome(&mut self) -> Option<Result<(), Failure>> {
-        let room = MAX_REPORT.saturating_sub(self.report.len() as u64);
-        match (&self.pipe).take(room).read_to_end(&mut self.report) {
+        match self.read() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(error) => Some(Err(error).at(Stage::Fork, || "read the child's report".to_owned())),
-            Ok(_) => Some(judge(&self.report)),
+            Ok(()) => Some(judge(&self.report)),
         }
     }
+
+    /// Learns whether another process goes on in the child's place; what ends must be looked up afterwards.
+    pub fn refresh(&mut self) {
+        // An error comes again with the outcome.
+        let _ = self.read();
+    }
+
+    /// Reads what there is, to the end of the report.
+    fn read(&mut self) -> io::Result<()> {
+        let room = MAX_REPORT.saturating_sub(self.report.len() as u64);
+        let read = (&self.pipe).take(room).read_to_end(&mut self.report);
+        if let Some((heir, rest)) = heir(&self.report) {
+            self.pid = heir;
+            self.report = rest.to_vec();
+        }
+        read.map(drop)
+    }
+}
+
+fn heir(report: &[u8]) -> Option<(i32, &[u8])> {
+    let (number, rest) = report.strip_prefix(&[HEIR])?.split_first_chunk()?;
+    Some((i32::from_le_bytes(*number), rest))
 }
 
 impl AsFd for Starting {
@@ -134,6 +183,14 @@ fn judge(report: &[u8]) -> Result<(), Failure> {
 pub(crate) fn tell_ready(pipe: BorrowedFd<'_>) {
     // The launcher may be gone; its absence stops no container.
     let _ = fd::write(pipe, &[READY]);
+}
+
+/// The child's word that another process goes on in its place.
+pub(crate) fn tell_heir(pipe: BorrowedFd<'_>, pid: i32) -> Result<(), Failure> {
+    let mut word = vec![HEIR];
+    word.extend(pid.to_le_bytes());
+    // So short that a pipe takes all or nothing of it.
+    fd::write(pipe, &word).map(drop).at(Stage::Fork, || "tell of the container's process".to_owned())
 }
 
 /// The child's last word: its status.
@@ -163,6 +220,9 @@ mod tests {
         assert_eq!(judge(&report), Err(failure.clone()));
         report.insert(0, READY);
         assert_eq!(judge(&report), Err(failure));
+        assert_eq!(heir(&[HEIR, 1, 1, 0, 0, READY]), Some((257, &[READY][..])));
+        assert_eq!(heir(&[HEIR, 1, 1, 0]), None);
+        assert_eq!(heir(&[READY]), None);
         assert_eq!(judge(&[READY, FAILED, 7]).expect_err("torn").stage, Stage::Fork);
     }
 }

@@ -10,7 +10,7 @@ pub mod message;
 pub mod resources;
 
 /// The newest version of the protocol; a peer accepts one older and one newer.
-pub const PROTOCOL: u16 = 1;
+pub const PROTOCOL: u16 = 2;
 
 /// The largest plan, in bytes: more than any `execve` argument block.
 pub const MAX_PLAN: usize = 4 << 20;

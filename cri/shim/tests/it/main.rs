@@ -8,4 +8,5 @@ mod execs;
 mod hostile;
 mod logs;
 mod place;
+mod pods;
 mod protocol;
