@@ -33,6 +33,8 @@ mod service;
 mod shim;
 mod tasks;
 mod teardown;
+mod user_namespaces;
+mod volume_images;
 mod watched;
 
 pub use config::Config;

@@ -17,6 +17,7 @@ use crate::operations::Operations;
 use crate::places::Places;
 use crate::runtime::{Runtime, World};
 use crate::tasks::Tasks;
+use crate::user_namespaces::UserNamespaces;
 use crate::{Config, OpenError, facts, install, recover};
 
 /// Events that a slow listener may be behind.
@@ -75,6 +76,7 @@ fn prepare(config: Config) -> Result<Runtime, OpenError> {
     Ok(Runtime {
         boot_id: facts::boot_id(),
         facts: facts::probe(&cgroups),
+        user_namespaces: UserNamespaces::default(),
         cgroups,
         cgroup_parents: Mutex::new(()),
         images,

@@ -7,6 +7,8 @@
 mod bench;
 #[path = "lifecycle/cases.rs"]
 mod cases;
+#[path = "lifecycle/pods.rs"]
+mod pods;
 
 use std::env;
 use std::path::Path;
