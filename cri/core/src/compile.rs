@@ -18,8 +18,8 @@ mod sysctls;
 pub use container::{container, log_path};
 pub use devices::host_devices;
 pub use exec::exec;
-pub use mounts::host_paths;
-pub use sandbox::{NamespaceScope, PortMapping, PortProtocol, SandboxPlan, sandbox};
+pub use mounts::{host_paths, images};
+pub use sandbox::{NamespaceScope, PortMapping, PortProtocol, SandboxPlan, UserIds, sandbox};
 pub use security::{identity, seccomp_profile_path};
 
 #[cfg(test)]

@@ -11,14 +11,14 @@
 //! | [`compile::lower::container`] | an OCI configuration | the plan (`berth-oci`) |
 //! | [`resources::from_cri`] | `LinuxContainerResources` | limits for `cri/cgroup` |
 //!
-//! Before [`compile::container`] the caller looks up on the host what [`compile::host_paths`], [`compile::host_devices`]
-//! and [`compile::seccomp_profile_path`] name, and puts it into [`view::HostFiles`].
+//! Before [`compile::container`] the caller looks up on the host what [`compile::host_paths`], [`compile::images`],
+//! [`compile::host_devices`] and [`compile::seccomp_profile_path`] name, and puts it into [`view::HostFiles`].
 //!
 //! No clock, file, socket or async is used here; everything is a function of its arguments, so every rule has a table in
 //! a test. (The one memory is [`seccomp::Filters`], which only saves time.) Images, annotations and container
 //! configurations are hostile input: what cannot be carried out exactly is refused with a [`ConfigError`] that names the
-//! CRI field, the reason and the remedy. What Berth does not have yet (user namespaces, a shared PID namespace, image
-//! volumes, CDI, AppArmor, SELinux labels, seccomp notification) is refused the same way, never left out silently.
+//! CRI field, the reason and the remedy. What Berth does not have yet (CDI, SELinux labels, seccomp notification) is
+//! refused the same way, never left out silently.
 
 pub mod capabilities;
 pub mod compile;

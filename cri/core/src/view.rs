@@ -57,6 +57,10 @@ pub struct SandboxView<'a> {
     pub uid: &'a str,
     /// The process that sits in the sandbox's namespaces: its shim. The OCI configuration names them through it.
     pub holder: i32,
+    /// Process 1 of the PID namespace that the containers share; 0 where they share none.
+    pub init: i32,
+    /// The running containers of the sandbox, with their first processes.
+    pub running: &'a BTreeMap<String, i32>,
     pub plan: &'a SandboxPlan,
 }
 
@@ -92,6 +96,19 @@ pub struct HostFiles {
     pub all_devices: Vec<HostDevice>,
     /// The text of the seccomp profile that the configuration names as localhost.
     pub seccomp_profile: Option<String>,
+    /// By `Mount.image.image` as written ([`crate::compile::images`]): the images that are mounted as volumes.
+    pub images: BTreeMap<String, VolumeImage>,
+    /// The AppArmor profiles that are loaded on the node.
+    pub apparmor_profiles: Vec<String>,
+}
+
+/// An image as a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VolumeImage {
+    /// Its id, `sha256:…`.
+    pub id: String,
+    /// Layers, topmost first.
+    pub layers: Vec<String>,
 }
 
 /// A mount's source.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use berth_effect::record;
 
 use crate::error::StoreError;
-use crate::store::{Image, SnapshotRecord, Store, Usage, containers_dir};
+use crate::store::{Image, LayerKey, SnapshotRecord, Store, Usage, containers_dir};
 
 /// What an overlay of one container is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub image: String,
     /// Read-only trees, top first, as overlayfs wants them. Empty for an image without layers.
     pub lower: Vec<PathBuf>,
+    /// The read-only trees of each image that the container mounts as a volume, top first.
+    pub volumes: Vec<Vec<PathBuf>>,
     /// The writable tree.
     pub upper: PathBuf,
     /// overlayfs' work folder.
@@ -35,12 +37,24 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`] when the image was removed meanwhile and its layers with it.
     pub fn snapshot(&self, container: &str, image: &Image) -> Result<Snapshot, StoreError> {
+        self.snapshot_with(container, image, &[])
+    }
+
+    /// As [`Store::snapshot`], for a container that mounts the images `volumes` too: their layers are held like its own.
+    ///
+    /// # Errors
+    /// As [`Store::snapshot`].
+    pub fn snapshot_with(&self, container: &str, image: &Image, volumes: &[Image]) -> Result<Snapshot, StoreError> {
         let dir = self.container_dir(container)?;
-        let record =
-            SnapshotRecord { version: crate::store::VERSION, image: image.id.clone(), layers: image.layers.clone() };
+        let record = SnapshotRecord {
+            version: crate::store::VERSION,
+            image: image.id.clone(),
+            layers: image.layers.clone(),
+            volumes: volumes.iter().map(|volume| volume.layers.clone()).collect(),
+        };
         {
             let mut index = self.index();
-            if let Some(key) = record.layers.iter().find(|key| !index.layers.contains_key(key)) {
+            if let Some(key) = record.held().find(|key| !index.layers.contains_key(key)) {
                 return Err(StoreError::Missing { what: format!("{key} of image {}", image.id) });
             }
             // In memory first: from here on no sweep takes the layers.
@@ -131,19 +145,23 @@ impl Store {
     fn find_snapshot(&self, container: &str, record: &SnapshotRecord) -> Result<Snapshot, StoreError> {
         let dir = self.container_dir(container)?;
         let index = self.index();
-        let mut lower = Vec::with_capacity(record.layers.len());
-        for key in record.layers.iter().rev() {
-            let layer = index.layers.get(key).ok_or_else(|| StoreError::Missing { what: key.to_string() })?;
-            let path = self.layer_path(layer.number);
-            // An image may list a layer twice; overlayfs refuses that, and the upper one hides the lower one anyway.
-            if !lower.contains(&path) {
-                lower.push(path);
+        let trees = |layers: &[LayerKey]| {
+            let mut trees = Vec::with_capacity(layers.len());
+            for key in layers.iter().rev() {
+                let layer = index.layers.get(key).ok_or_else(|| StoreError::Missing { what: key.to_string() })?;
+                let path = self.layer_path(layer.number);
+                // An image may list a layer twice; overlayfs refuses that, and the upper one hides the lower one anyway.
+                if !trees.contains(&path) {
+                    trees.push(path);
+                }
             }
-        }
+            Ok::<_, StoreError>(trees)
+        };
         Ok(Snapshot {
             container: container.to_owned(),
             image: record.image.clone(),
-            lower,
+            lower: trees(&record.layers)?,
+            volumes: record.volumes.iter().map(|layers| trees(layers)).collect::<Result<_, _>>()?,
             upper: dir.join("upper"),
             work: dir.join("work"),
         })

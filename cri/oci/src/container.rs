@@ -5,45 +5,38 @@ use std::os::fd::{AsFd, OwnedFd};
 use berth_plan::container::Container;
 use berth_plan::message::{Failure, Stage};
 use berth_plan::{MAX_PLAN, codec};
+use berth_sys::mount::Tree;
 use berth_sys::namespace::{self, Namespaces};
 use berth_sys::path::Root;
 use berth_sys::{Mode, credentials, memfd, mount, process as sys};
 
 use crate::failure::{At, refused};
 use crate::host::{self, Host};
-use crate::{devices, launch, masks, mounts, process, rootfs, sysctl, terminal};
+use crate::idmaps::{IdMaps, Layers};
+use crate::{devices, launch, masks, mounts, process, rootfs, sysctl, terminal, userns};
 
 /// Runs in the fork: see [`crate::launch`] for the order of the descriptors.
 pub(crate) fn child(descriptors: Vec<OwnedFd>) -> i32 {
     let mut descriptors = descriptors.into_iter();
     let (Some(report), Some(plan)) = (descriptors.next(), descriptors.next()) else { return 1 };
-    match become_container(&report, plan, descriptors.collect()) {
+    match become_container(&report, plan, descriptors) {
         Err(failure) => launch::tell_failure(&report, failure),
-        Ok(never) => match never {},
+        Ok(status) => status,
     }
 }
 
-fn become_container(
-    report: &OwnedFd,
-    memory: OwnedFd,
-    cgroups: Vec<OwnedFd>,
-) -> Result<std::convert::Infallible, Failure> {
+/// Returns for what is left behind only: the process that has prepared things for one in a user namespace.
+fn become_container(report: &OwnedFd, memory: OwnedFd, rest: std::vec::IntoIter<OwnedFd>) -> Result<i32, Failure> {
     // Nobody inside may look into this process while it still is more than the container (CVE-2016-9962).
     credentials::set_dumpable(false).at(Stage::Fork, || "hide from ptrace".to_owned())?;
     let plan: Container = read_plan(&memory)?;
     drop(memory);
-    sys::new_session().at(Stage::Fork, || "make a session".to_owned())?;
-    // Keys of the host's session are none of the container's. Quotas and outer sandboxes may forbid a keyring; a container
-    // without one of its own is what other runtimes then start, too.
-    let _ = credentials::new_session_keyring();
-
-    host::join_cgroups(cgroups)?;
-    if plan.namespaces.cgroup {
-        namespace::unshare(Namespaces::CGROUP).at(Stage::Namespace, || "make a cgroup namespace".to_owned())?;
+    if let Some(ids) = plan.user {
+        return userns::become_container(report, &plan, ids, rest);
     }
-    if let Some(hostname) = plan.hostname.as_ref().filter(|_| plan.namespaces.uts) {
-        namespace::set_hostname(hostname).at(Stage::Namespace, || format!("set the host name {hostname:?}"))?;
-    }
+    lead_session()?;
+    host::join_cgroups(rest.collect())?;
+    own_namespaces(&plan)?;
 
     let host = Host::open()?;
     host.set_oom_score(plan.process.oom_score_adj.unwrap_or(0))?;
@@ -51,13 +44,52 @@ fn become_container(
     credentials::set_umask(0);
     // Copies of bind sources keep the propagation that the host's mounts have, so they are taken first; from then on
     // nothing that is mounted here reaches the host.
-    let sources = mounts::open_sources(&plan.mounts)?;
-    mount::set_propagation_of("/", mount::SLAVE | mount::RECURSIVE)
-        .at(Stage::Mount, || "detach from the host's mounts".to_owned())?;
+    let mut sources = mounts::open_sources(&plan.mounts, &mut IdMaps::default())?;
+    detach_from_host()?;
+    mounts::open_images(&mut sources, &mut Layers::new(None))?;
 
     let root = rootfs::mount(&plan.rootfs)?;
-    mounts::mount_all(&root, sources)?;
-    devices::make_all(&root, &plan.devices)?;
+    finish(report, &plan, host, root, sources, None)
+}
+
+pub(crate) fn lead_session() -> Result<(), Failure> {
+    sys::new_session().at(Stage::Fork, || "make a session".to_owned())?;
+    // Keys of the host's session are none of the container's. Quotas and outer sandboxes may forbid a keyring; a container
+    // without one of its own is what other runtimes then start, too.
+    let _ = credentials::new_session_keyring();
+    Ok(())
+}
+
+/// What is made or set after the process is in its cgroups and in its other namespaces.
+pub(crate) fn own_namespaces(plan: &Container) -> Result<(), Failure> {
+    if plan.namespaces.cgroup {
+        namespace::unshare(Namespaces::CGROUP).at(Stage::Namespace, || "make a cgroup namespace".to_owned())?;
+    }
+    if let Some(hostname) = plan.hostname.as_ref().filter(|_| plan.namespaces.uts) {
+        namespace::set_hostname(hostname).at(Stage::Namespace, || format!("set the host name {hostname:?}"))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn detach_from_host() -> Result<(), Failure> {
+    mount::set_propagation_of("/", mount::SLAVE | mount::RECURSIVE)
+        .at(Stage::Mount, || "detach from the host's mounts".to_owned())
+}
+
+/// From an attached root file system to the program. `nodes` are the plan's devices, where they were made elsewhere.
+pub(crate) fn finish(
+    report: &OwnedFd,
+    plan: &Container,
+    host: Host,
+    root: Root,
+    sources: Vec<mounts::Source<'_>>,
+    nodes: Option<Vec<Tree>>,
+) -> Result<i32, Failure> {
+    mounts::mount_all(&root, sources, plan.user.is_some())?;
+    match nodes {
+        None => devices::make_all(&root, &plan.devices)?,
+        Some(nodes) => devices::attach_all(&root, &plan.devices, &nodes)?,
+    }
     devices::link_all(&root, &plan.links)?;
     if plan.process.terminal {
         let pair = terminal::open(&root)?;
@@ -70,11 +102,11 @@ fn become_container(
     let cwd = &plan.process.cwd;
     root.mkdir_all(cwd, Mode::from_raw_mode(0o755)).at(Stage::Cwd, || format!("make the working directory {cwd:?}"))?;
     process::open_null_stdin(&root)?;
-    finish_root(&root, &plan)?;
+    finish_root(&root, plan)?;
 
     mount::pivot(root.as_fd()).at(Stage::Rootfs, || "pivot_root".to_owned())?;
     drop((root, host));
-    process::execute(&plan.process, report.as_fd())
+    process::execute(&plan.process, report.as_fd()).map(|never| match never {})
 }
 
 /// Reads and checks a plan.

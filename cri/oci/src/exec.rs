@@ -10,7 +10,7 @@ use berth_sys::{credentials, process as sys};
 
 use crate::failure::At;
 use crate::host::{self, Host};
-use crate::{container, launch, process, terminal};
+use crate::{container, launch, process, terminal, userns};
 
 /// Runs in the fork, born in the container's PID namespace already: see [`crate::launch`] for the descriptors.
 pub(crate) fn child(descriptors: Vec<OwnedFd>) -> i32 {
@@ -38,7 +38,15 @@ fn join(
     host::join_cgroups(cgroups)?;
     // The last look at the host's procfs: afterwards /proc is the container's.
     Host::open()?.set_oom_score(plan.process.oom_score_adj.unwrap_or(0))?;
-    let all = Namespaces::MOUNT.and(Namespaces::CGROUP).and(Namespaces::IPC).and(Namespaces::UTS).and(Namespaces::NET);
+    if let Some(ids) = plan.user {
+        userns::give_streams(plan.process.uid, ids)?;
+    }
+    let all = Namespaces::MOUNT
+        .and_if(plan.user.is_some(), Namespaces::USER)
+        .and(Namespaces::CGROUP)
+        .and(Namespaces::IPC)
+        .and(Namespaces::UTS)
+        .and(Namespaces::NET);
     namespace::enter(target.as_fd(), all).at(Stage::Namespace, || "enter the container's namespaces".to_owned())?;
     drop(target);
     if plan.process.terminal {

@@ -28,6 +28,7 @@ pub struct Handed<'a> {
 /// A child on its way to the user's program.
 #[derive(Debug)]
 pub struct Starting {
+    /// Its number; that of its heir once it has told of one (see [`Starting::refresh`]).
     pub pid: i32,
     /// Where the child's report comes: readable when there is news.
     socket: OwnedFd,
@@ -41,30 +42,57 @@ const READY: u8 = 1;
 const FAILED: u8 = 2;
 /// What the child says with its terminal's master.
 const TERMINAL: u8 = 3;
+/// What the child says, before all else, when another process goes on in its place: that one's number follows.
+const HEIR: u8 = 4;
 /// A report's largest packet, and the most that is kept of all.
 const MAX_REPORT: usize = 8192;
 
-/// Forks a container's first process. `own_pid_namespace` is the caller's.
+/// Where a container's first process is born.
+#[derive(Debug, Clone, Copy)]
+pub struct Birthplace<'a> {
+    /// The caller's own PID namespace.
+    pub own_pid: BorrowedFd<'a>,
+    /// A PID namespace, or a process in one, to be born into instead; not with a new one.
+    pub pid: Option<BorrowedFd<'a>>,
+    /// The pod's user namespace, where the plan has ids of one.
+    pub user: Option<BorrowedFd<'a>>,
+}
+
+/// Forks a container's first process.
 ///
 /// # Errors
 /// Only what keeps the child from being born; the rest comes through [`Starting::outcome`].
-pub fn container(
-    namespaces: NewNamespaces,
-    own_pid_namespace: BorrowedFd<'_>,
-    handed: &Handed<'_>,
-) -> Result<Starting, Failure> {
-    if !namespaces.mount {
+pub fn container(new: NewNamespaces, place: Birthplace<'_>, handed: &Handed<'_>) -> Result<Starting, Failure> {
+    if !new.mount {
         return Err(refused(Stage::Namespace, "a container needs a mount namespace of its own"));
     }
-    let new = Namespaces::MOUNT
-        .and_if(namespaces.pid, Namespaces::PID)
-        .and_if(namespaces.ipc, Namespaces::IPC)
-        .and_if(namespaces.uts, Namespaces::UTS)
-        .and_if(namespaces.net, Namespaces::NET);
-    // Also heals a failure to come back in `exec`, the only other place that changes where children are born.
-    namespace::enter(own_pid_namespace, Namespaces::PID)
+    // Also heals a failure to come back below or in `exec`, the only places that change where children are born.
+    namespace::enter(place.own_pid, Namespaces::PID)
         .at(Stage::Namespace, || "return to the own PID namespace".to_owned())?;
-    spawn(new, handed, &[], crate::container::child)
+    match (place.user, place.pid) {
+        // What belongs to the user namespace is made by who has entered it.
+        (Some(user), pid) => {
+            let more: Vec<_> = [user].into_iter().chain(pid).collect();
+            spawn(Namespaces::MOUNT, handed, &more, crate::container::child)
+        }
+        (None, None) => spawn(namespaces(new), handed, &[], crate::container::child),
+        (None, Some(pid)) => {
+            namespace::enter(pid, Namespaces::PID).at(Stage::Namespace, || "enter the PID namespace".to_owned())?;
+            let starting = spawn(namespaces(new), handed, &[], crate::container::child);
+            namespace::enter(place.own_pid, Namespaces::PID)
+                .at(Stage::Namespace, || "return to the own PID namespace".to_owned())?;
+            starting
+        }
+    }
+}
+
+/// Those that a process can be born into; a cgroup namespace comes later.
+pub(crate) fn namespaces(new: NewNamespaces) -> Namespaces {
+    Namespaces::MOUNT
+        .and_if(new.pid, Namespaces::PID)
+        .and_if(new.ipc, Namespaces::IPC)
+        .and_if(new.uts, Namespaces::UTS)
+        .and_if(new.net, Namespaces::NET)
 }
 
 /// Forks a process into the namespaces of `target`, a container's first process.
@@ -106,23 +134,38 @@ fn spawn(
 impl Starting {
     /// How it went: `None` while the child is still at work, then `Ok` when the user's program runs.
     pub fn outcome(&mut self) -> Option<Result<(), Failure>> {
-        loop {
-            match seqpacket::recv_vec(self.socket.as_fd(), MAX_REPORT) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
-                Err(error) => return Some(Err(error).at(Stage::Fork, || "read the child's report".to_owned())),
-                Ok((bytes, _)) if bytes.is_empty() => return Some(judge(&self.report)),
-                Ok((bytes, descriptors)) if bytes == [TERMINAL] => self.terminal = descriptors.into_iter().next(),
-                Ok((bytes, _)) => {
-                    let room = MAX_REPORT.saturating_sub(self.report.len());
-                    self.report.extend_from_slice(&bytes[..bytes.len().min(room)]);
-                }
-            }
+        match self.read() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            Err(error) => Some(Err(error).at(Stage::Fork, || "read the child's report".to_owned())),
+            Ok(()) => Some(judge(&self.report)),
         }
     }
 
     /// The master of the process's terminal, once [`Starting::outcome`] is `Ok`, where its plan has one.
     pub fn take_terminal(&mut self) -> Option<OwnedFd> {
         self.terminal.take()
+    }
+
+    /// Learns whether another process goes on in the child's place; what ends must be looked up afterwards.
+    pub fn refresh(&mut self) {
+        // An error comes again with the outcome.
+        let _ = self.read();
+    }
+
+    /// Reads what there is, to the end of the report.
+    fn read(&mut self) -> io::Result<()> {
+        loop {
+            let (bytes, descriptors) = seqpacket::recv_vec(self.socket.as_fd(), MAX_REPORT)?;
+            match bytes.as_slice() {
+                [] => return Ok(()),
+                [TERMINAL] => self.terminal = descriptors.into_iter().next(),
+                &[HEIR, a, b, c, d] => self.pid = i32::from_le_bytes([a, b, c, d]),
+                said => {
+                    let room = MAX_REPORT.saturating_sub(self.report.len());
+                    self.report.extend_from_slice(&said[..said.len().min(room)]);
+                }
+            }
+        }
     }
 }
 
@@ -154,6 +197,13 @@ pub(crate) fn tell_terminal(report: BorrowedFd<'_>, master: BorrowedFd<'_>) -> i
     seqpacket::send(report, &[TERMINAL], &[master])
 }
 
+/// The child's word that another process goes on in its place.
+pub(crate) fn tell_heir(report: BorrowedFd<'_>, pid: i32) -> Result<(), Failure> {
+    let mut word = vec![HEIR];
+    word.extend(pid.to_le_bytes());
+    seqpacket::send(report, &word, &[]).at(Stage::Fork, || "tell of the container's process".to_owned())
+}
+
 /// The child's last word: its status.
 pub(crate) fn tell_failure(report: &OwnedFd, mut failure: Failure) -> i32 {
     let mut end = failure.message.len().min(2048);
@@ -182,5 +232,22 @@ mod tests {
         report.insert(0, READY);
         assert_eq!(judge(&report), Err(failure));
         assert_eq!(judge(&[READY, FAILED, 7]).expect_err("torn").stage, Stage::Fork);
+    }
+
+    #[test]
+    fn an_heir_is_learnt_of_before_the_end() {
+        let (socket, theirs) = seqpacket::pair().expect("a socket");
+        fd::set_nonblocking(socket.as_fd(), true).expect("nonblocking");
+        let mut starting = Starting { pid: 7, socket, report: Vec::new(), terminal: None };
+        starting.refresh();
+        assert_eq!(starting.pid, 7);
+        tell_heir(theirs.as_fd(), 257).expect("told");
+        starting.refresh();
+        assert_eq!(starting.pid, 257);
+        assert_eq!(starting.outcome(), None);
+        tell_ready(theirs.as_fd());
+        assert_eq!(starting.outcome(), None);
+        drop(theirs);
+        assert_eq!((starting.outcome(), starting.pid), (Some(Ok(())), 257));
     }
 }

@@ -10,12 +10,15 @@
 //! container's is resolved only below a [`berth_sys::path::Root`]. Whatever fails comes back as a
 //! [`berth_plan::message::Failure`] that names the step and the object; the child's end undoes everything it did.
 
+mod apparmor;
 mod cgroups;
 mod container;
 mod devices;
 mod exec;
 mod failure;
 mod host;
+mod idmaps;
+pub mod images;
 pub mod launch;
 mod lookup;
 mod masks;
@@ -24,5 +27,6 @@ mod process;
 mod rootfs;
 pub mod sysctl;
 mod terminal;
+mod userns;
 
 pub use launch::{Handed, Starting};

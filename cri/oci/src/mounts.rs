@@ -9,49 +9,85 @@ use berth_sys::Mode;
 use berth_sys::mount::{FsContext, Tree};
 use berth_sys::path::{self, Root};
 
-use crate::cgroups;
 use crate::failure::{At, refused};
+use crate::idmaps::{IdMaps, Layers};
+use crate::{cgroups, images};
 
-/// A mount, and the copy of its source where that is a path of the host's.
+/// A mount, and a detached tree of its source where that is the host's.
 pub(crate) struct Source<'a> {
     mount: &'a Mount,
-    bind: Option<Tree>,
+    tree: Option<Tree>,
 }
 
 /// Takes detached copies of all bind sources, by the host's paths.
-pub(crate) fn open_sources<'a>(mounts: &'a [Mount]) -> Result<Vec<Source<'a>>, Failure> {
-    let open = |mount: &'a Mount| {
-        let Mount { source: MountSource::Bind { path, recursive }, .. } = mount else {
-            return Ok(Source { mount, bind: None });
-        };
-        let tree = Tree::copy_path(path, *recursive).at(Stage::Mount, || format!("open the mount source {path:?}"))?;
-        Ok(Source { mount, bind: Some(tree) })
-    };
-    mounts.iter().map(open).collect()
+pub(crate) fn open_sources<'a>(mounts: &'a [Mount], ids: &mut IdMaps) -> Result<Vec<Source<'a>>, Failure> {
+    let mut sources = Vec::with_capacity(mounts.len());
+    for mount in mounts {
+        let mut source = Source { mount, tree: None };
+        if let MountSource::Bind { path, recursive } = &mount.source {
+            let tree =
+                Tree::copy_path(path, *recursive).at(Stage::Mount, || format!("open the mount source {path:?}"))?;
+            if let Some(range) = mount.idmap {
+                ids.apply(&tree, range, path)?;
+            }
+            source.tree = Some(tree);
+        }
+        sources.push(source);
+    }
+    Ok(sources)
 }
 
-pub(crate) fn mount_all(root: &Root, sources: Vec<Source<'_>>) -> Result<(), Failure> {
-    for Source { mount, bind } in sources {
-        match (&mount.source, bind) {
-            (MountSource::Filesystem { kind, options }, _) => filesystem(root, mount, kind, options)?,
+/// Puts the images of volumes together. By then nothing that is mounted here reaches the host.
+pub(crate) fn open_images(sources: &mut [Source<'_>], layers: &mut Layers<'_>) -> Result<(), Failure> {
+    for source in sources {
+        if let MountSource::Image { layers: paths, sub_path } = &source.mount.source {
+            source.tree = Some(images::tree(paths, sub_path, layers)?);
+        }
+    }
+    Ok(())
+}
+
+/// Makes the mounts, in a user namespace of the pod's or in the node's.
+pub(crate) fn mount_all(root: &Root, sources: Vec<Source<'_>>, in_user_namespace: bool) -> Result<(), Failure> {
+    for Source { mount, tree } in sources {
+        match (&mount.source, tree) {
+            (MountSource::Filesystem { kind, options }, _) => {
+                filesystem(root, mount, kind, options, in_user_namespace)?;
+            }
             (MountSource::Cgroup { hierarchies, links }, _) => cgroups::mount(root, mount, hierarchies, links)?,
-            (MountSource::Bind { .. }, Some(tree)) => bind_tree(root, mount, &tree)?,
-            (MountSource::Bind { path, .. }, None) => {
-                return Err(refused(Stage::Mount, format!("the source {path:?} was not opened")));
+            (MountSource::Bind { .. } | MountSource::Image { .. }, Some(tree)) => bind_tree(root, mount, &tree)?,
+            (MountSource::Bind { .. } | MountSource::Image { .. }, None) => {
+                return Err(refused(Stage::Mount, format!("the source of {:?} was not opened", mount.destination)));
             }
         }
     }
     Ok(())
 }
 
-fn filesystem(root: &Root, mount: &Mount, kind: &str, options: &[(String, String)]) -> Result<(), Failure> {
+fn filesystem(
+    root: &Root,
+    mount: &Mount,
+    kind: &str,
+    options: &[(String, String)],
+    in_user_namespace: bool,
+) -> Result<(), Failure> {
+    const EPERM: i32 = 1;
     let destination = &mount.destination;
     let target = if matches!(kind, "proc" | "sysfs") {
         ordinary_folder(root, destination, kind)?
     } else {
         folder(root, destination)?
     };
-    let tree = new_filesystem(kind, options, mount.attr_set, destination)?;
+    let tree = match new_filesystem(kind, options, mount.attr_set, destination) {
+        // A user namespace may only make one that shows its own network, and no more than the host's own mount does.
+        Err(failure) if kind == "sysfs" && in_user_namespace && failure.errno == EPERM => {
+            let act = || format!("bind the host's /sys to {destination:?}");
+            let tree = Tree::copy_path("/sys", true).at(Stage::Mount, act)?;
+            tree.set_attributes(mount.attr_set, 0, true).at(Stage::Mount, act)?;
+            tree
+        }
+        other => other?,
+    };
     set_new_propagation(&tree, mount)?;
     tree.attach(target).at(Stage::Mount, || format!("mount {kind} to {destination:?}"))
 }

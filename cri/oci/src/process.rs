@@ -11,7 +11,7 @@ use berth_sys::path::{self, Root};
 use berth_sys::{Mode, OFlags, caps, credentials, fd, process as sys, rlimit, seccomp, terminal};
 
 use crate::failure::{At, describe, refused};
-use crate::{launch, lookup};
+use crate::{apparmor, launch, lookup};
 
 /// A new file's mode where the plan says nothing.
 const UMASK: u32 = 0o022;
@@ -38,6 +38,7 @@ pub(crate) fn execute(process: &Process, report: BorrowedFd<'_>) -> Result<Infal
     credentials::become_user(process.uid, process.gid, &process.groups)
         .at(Stage::User, || format!("become user {}:{}", process.uid, process.gid))?;
     let program = lookup::program(name, &process.env)?;
+    apparmor::on_execute(&process.apparmor)?;
     restrict(process, capabilities)?;
     // What is left open is close-on-exec already; this is for what nobody thought of.
     fd::cloexec_all().at(Stage::Execve, || "close descriptors".to_owned())?;
@@ -67,7 +68,7 @@ fn enter_cwd(cwd: &str) -> Result<(), Failure> {
 }
 
 /// Pipes and the terminal belong to the user, so that `/dev/stdout` can be opened.
-fn give_streams(uid: u32) -> Result<(), Failure> {
+pub(crate) fn give_streams(uid: u32) -> Result<(), Failure> {
     let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
     for stream in [input.as_fd(), output.as_fd(), error.as_fd()] {
         let act = || "give a standard descriptor to the user".to_owned();

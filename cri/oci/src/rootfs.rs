@@ -4,46 +4,99 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use berth_plan::container::Rootfs;
+use berth_plan::container::{IdRange, Rootfs};
 use berth_plan::message::{Failure, Stage};
 use berth_sys::mount::{self, FsContext, Tree};
-use berth_sys::path::Root;
+use berth_sys::path::{self, Root};
 use berth_sys::{Mode, OFlags, fd, process};
 
 use crate::failure::{At, describe, refused};
 use crate::host::quoted;
+use crate::idmaps::Layers;
 
-/// Mounts the root file system and attaches it in this mount namespace: over the folder that holds the upper layer, which
-/// exists and which nothing else in this namespace needs any more, or over the prepared folder itself.
+/// Mounts the root file system and attaches it in this mount namespace.
 pub(crate) fn mount(rootfs: &Rootfs) -> Result<Root, Failure> {
+    attach(detached(rootfs)?, rootfs)
+}
+
+/// The root file system for a user namespace, detached: it is made by who may, and attached by who is inside.
+pub(crate) fn mapped(rootfs: &Rootfs, ids: IdRange, layers: &mut Layers<'_>) -> Result<Tree, Failure> {
+    match rootfs {
+        Rootfs::Folder { path } => layers.folder(path),
+        Rootfs::Overlay { lower, upper, .. } => {
+            for layer in lower {
+                layers.show(layer)?;
+            }
+            give_upper(upper, ids)?;
+            detached(rootfs)
+        }
+    }
+}
+
+/// Files of the upper layer are written by users of the namespace, and its folder is the root folder's owner.
+fn give_upper(upper: &str, ids: IdRange) -> Result<(), Failure> {
+    let act = || format!("give {upper:?} to the user namespace");
+    let folder = open_folder(upper).at(Stage::Rootfs, act)?;
+    let facts = path::facts(folder.as_fd()).at(Stage::Rootfs, act)?;
+    match (ids.outside(facts.uid), ids.outside(facts.gid)) {
+        (Some(0), Some(0)) => Ok(()),
+        // It was given before, or belongs to somebody else for a reason.
+        _ if facts.uid != 0 => Ok(()),
+        (Some(uid), Some(gid)) => path::give(folder.as_fd(), uid, gid).at(Stage::Rootfs, act),
+        _ => Err(refused(Stage::Rootfs, "the user namespace has no user 0")),
+    }
+}
+
+/// An overlay or the folder, attached nowhere.
+fn detached(rootfs: &Rootfs) -> Result<Tree, Failure> {
     match rootfs {
         Rootfs::Folder { path } => {
-            let tree = Tree::copy_path(path, true).at(Stage::Rootfs, || format!("open the root folder {path:?}"))?;
-            attach(tree, Path::new(path))
+            Tree::copy_path(path, true).at(Stage::Rootfs, || format!("open the root folder {path:?}"))
         }
         Rootfs::Overlay { lower, upper, work } => {
             if lower.is_empty() {
                 return Err(refused(Stage::Rootfs, "an overlay needs a lower layer"));
             }
-            let place = Path::new(upper)
-                .parent()
-                .ok_or_else(|| refused(Stage::Rootfs, "the upper layer has no parent folder"))?;
-            // Layer by layer since Linux 6.8; older kernels take "lowerdir+" for an unknown option, and say so in their log.
-            if !process::kernel_is_at_least(6, 8) {
-                return classic_overlay(lower, upper, work, place);
-            }
-            let tree = overlay(lower, upper, work).map_err(|Refusal { error, complaint }| Failure {
-                stage: Stage::Rootfs,
-                errno: error.raw_os_error().unwrap_or(0),
-                message: format!(
-                    "mount the overlay of {} layers: {}",
-                    lower.len(),
-                    complaint.unwrap_or_else(|| describe(&error))
-                ),
-            })?;
-            attach(tree, place)
+            overlay_tree(lower, Some((upper, work)), place(rootfs)?)
         }
     }
+}
+
+/// Attaches the root file system in this mount namespace: over the folder that holds the upper layer, which exists and
+/// which nothing else in this namespace needs any more, or over the prepared folder itself.
+pub(crate) fn attach(tree: Tree, rootfs: &Rootfs) -> Result<Root, Failure> {
+    let place = place(rootfs)?;
+    let target = fd::open(place, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+        .at(Stage::Rootfs, || format!("open {}", quoted(place)))?;
+    tree.attach(&target).at(Stage::Rootfs, || format!("attach the root file system to {}", quoted(place)))?;
+    Ok(Root::from_fd(tree.into()))
+}
+
+fn place(rootfs: &Rootfs) -> Result<&Path, Failure> {
+    match rootfs {
+        Rootfs::Folder { path } => Ok(Path::new(path)),
+        Rootfs::Overlay { upper, .. } => {
+            Path::new(upper).parent().ok_or_else(|| refused(Stage::Rootfs, "the upper layer has no parent folder"))
+        }
+    }
+}
+
+/// A detached overlay of layers, topmost first; without a writable one it can only be read. Older kernels mount it at
+/// `place` for a moment.
+pub(crate) fn overlay_tree(lower: &[String], own: Option<(&str, &str)>, place: &Path) -> Result<Tree, Failure> {
+    // Layer by layer since Linux 6.8; older kernels take "lowerdir+" for an unknown option, and say so in their log.
+    if !process::kernel_is_at_least(6, 8) {
+        return classic_overlay(lower, own, place);
+    }
+    overlay(lower, own).map_err(|Refusal { error, complaint }| Failure {
+        stage: Stage::Rootfs,
+        errno: error.raw_os_error().unwrap_or(0),
+        message: format!(
+            "mount the overlay of {} layers: {}",
+            lower.len(),
+            complaint.unwrap_or_else(|| describe(&error))
+        ),
+    })
 }
 
 struct Refusal {
@@ -51,15 +104,8 @@ struct Refusal {
     complaint: Option<String>,
 }
 
-fn attach(tree: Tree, place: &Path) -> Result<Root, Failure> {
-    let target = fd::open(place, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
-        .at(Stage::Rootfs, || format!("open {}", quoted(place)))?;
-    tree.attach(&target).at(Stage::Rootfs, || format!("attach the root file system to {}", quoted(place)))?;
-    Ok(Root::from_fd(tree.into()))
-}
-
 /// One layer at a time by fsconfig(2): no limit of one page for all names.
-fn overlay(lower: &[String], upper: &str, work: &str) -> Result<Tree, Refusal> {
+fn overlay(lower: &[String], own: Option<(&str, &str)>) -> Result<Tree, Refusal> {
     let silent = |error| Refusal { error, complaint: None };
     let context = FsContext::open("overlay").map_err(silent)?;
     let tell = |error| Refusal { error, complaint: context.complaint() };
@@ -69,9 +115,11 @@ fn overlay(lower: &[String], upper: &str, work: &str) -> Result<Tree, Refusal> {
         let name = short(layer, &mut open).map_err(silent)?;
         context.set_string("lowerdir+", &name).map_err(tell)?;
     }
-    for (key, path) in [("upperdir", upper), ("workdir", work)] {
-        let name = short(path, &mut open).map_err(silent)?;
-        context.set_string(key, &name).map_err(tell)?;
+    if let Some((upper, work)) = own {
+        for (key, path) in [("upperdir", upper), ("workdir", work)] {
+            let name = short(path, &mut open).map_err(silent)?;
+            context.set_string(key, &name).map_err(tell)?;
+        }
     }
     context.mount(0).map_err(tell)
 }
@@ -92,18 +140,24 @@ fn open_folder(path: &str) -> io::Result<OwnedFd> {
 
 /// By mount(2), whose options have one page: all layers by descriptor and relative to `/proc/self/fd`, which makes their
 /// names as short as can be, free of characters that need escapes, and the limit about a thousand layers.
-fn classic_overlay(lower: &[String], upper: &str, work: &str, place: &Path) -> Result<Root, Failure> {
+fn classic_overlay(lower: &[String], own: Option<(&str, &str)>, place: &Path) -> Result<Tree, Failure> {
     let open = |path: &str| open_folder(path).at(Stage::Rootfs, || format!("open the layer {path:?}"));
     let layers = lower.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
-    let (upper, work) = (open(upper)?, open(work)?);
     let names: Vec<String> = layers.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
-    let options = format!("lowerdir={},upperdir={},workdir={}", names.join(":"), upper.as_raw_fd(), work.as_raw_fd());
+    let mut options = format!("lowerdir={}", names.join(":"));
+    let own = own.map(|(upper, work)| Ok::<_, Failure>((open(upper)?, open(work)?))).transpose()?;
+    if let Some((upper, work)) = &own {
+        options.push_str(&format!(",upperdir={},workdir={}", upper.as_raw_fd(), work.as_raw_fd()));
+    }
     let descriptors = fd::open("/proc/self/fd", OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
         .at(Stage::Rootfs, || "open /proc/self/fd".to_owned())?;
     process::change_folder(descriptors.as_fd()).at(Stage::Rootfs, || "change to /proc/self/fd".to_owned())?;
-    mount::mount_classic("overlay", place, "overlay", &options)
-        .at(Stage::Rootfs, || format!("mount the overlay of {} layers", lower.len()))?;
-    Root::open(place).at(Stage::Rootfs, || format!("open {}", quoted(place)))
+    let act = || format!("mount the overlay of {} layers", lower.len());
+    mount::mount_classic("overlay", place, "overlay", &options).at(Stage::Rootfs, act)?;
+    // As new kernels give it: attached nowhere, so that both go on in one way.
+    let tree = Tree::copy_path(place, false).at(Stage::Rootfs, act)?;
+    mount::unmount(place, true).at(Stage::Rootfs, act)?;
+    Ok(tree)
 }
 
 #[cfg(test)]
@@ -133,14 +187,16 @@ mod tests {
     }
 
     /// Mounts in a mount namespace of a thread of its own, which also has its own working directory.
-    fn seen(name: &str, count: usize, mount: fn(&[String], &str, &str, &Path) -> Result<Root, Failure>) {
+    fn seen(name: &str, count: usize, mount: fn(&[String], (&str, &str), &Path) -> Result<Tree, Failure>) {
         let (folder, lower) = layers(name, count);
         let own = folder.join("own");
         let (upper, work) = (format!("{}/upper", own.display()), format!("{}/work", own.display()));
         let worker = std::thread::spawn(move || {
             namespace::unshare(Namespaces::MOUNT).expect("the test needs root");
             mount::set_propagation_of("/", mount::PRIVATE | mount::RECURSIVE).expect("private");
-            let root = mount(&lower, &upper, &work, &own).expect("mount");
+            let tree = mount(&lower, (&upper, &work), &own).expect("mount");
+            let rootfs = Rootfs::Overlay { lower: lower.clone(), upper: upper.clone(), work };
+            let root = attach(tree, &rootfs).expect("attach");
             assert_eq!(root.read("all", 10).expect("read"), b"0");
             root.open_path(format!("only{}", lower.len() - 1)).expect("the lowest layer");
             root.mkdir_all("new", Mode::from_raw_mode(0o755)).expect("write");
@@ -154,15 +210,13 @@ mod tests {
 
     #[test]
     fn older_kernels_get_all_layers_in_one_page() {
-        seen("classic", 120, classic_overlay);
+        seen("classic", 120, |lower, own, place| classic_overlay(lower, Some(own), place));
     }
 
     #[test]
     fn newer_kernels_get_layer_by_layer() {
-        seen("modern", 120, |lower, upper, work, place| {
-            let tree = overlay(lower, upper, work)
-                .map_err(|refusal| refused(Stage::Rootfs, format!("{:?}", refusal.complaint)))?;
-            attach(tree, place)
+        seen("modern", 120, |lower, own, _| {
+            overlay(lower, Some(own)).map_err(|refusal| refused(Stage::Rootfs, format!("{:?}", refusal.complaint)))
         });
     }
 }

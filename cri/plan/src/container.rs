@@ -12,6 +12,32 @@ pub struct NewNamespaces {
     pub net: bool,
 }
 
+/// Whose PID namespace a container's first process is born into, where it gets none of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum PidFrom {
+    /// The shim's, which is the node's.
+    #[default]
+    Shim,
+    /// The pod's, whose process 1 the shim keeps.
+    Pod,
+    /// That of another running container of the sandbox.
+    Container(String),
+}
+
+/// Ids of a user namespace: 0 to `length` - 1 inside are `host` and up outside, for users and groups alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdRange {
+    pub host: u32,
+    pub length: u32,
+}
+
+impl IdRange {
+    /// What an id inside is outside; `None` where it is not mapped.
+    pub fn outside(self, id: u32) -> Option<u32> {
+        if id < self.length { self.host.checked_add(id) } else { None }
+    }
+}
+
 /// Where the root file system comes from. It is mounted in the container's own mount namespace, so it goes with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rootfs {
@@ -32,6 +58,8 @@ pub struct Mount {
     pub recursive_attr: bool,
     /// `MS_PRIVATE`, `MS_SLAVE` or `MS_SHARED`, with `MS_REC` where asked for; 0 leaves it private.
     pub propagation: u64,
+    /// Shows the files of a bound path or an image with these ids (an id-mapped mount).
+    pub idmap: Option<IdRange>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +71,9 @@ pub enum MountSource {
     /// The cgroup file systems below `destination` as the host has them (v1: one folder a hierarchy), seen through the
     /// container's cgroup namespace. Each is (folder name, fs type, fsconfig options); a single entry with an empty name is v2.
     Cgroup { hierarchies: Vec<Hierarchy>, links: Vec<(String, String)> },
+    /// An image's files, read-only: its layers, topmost first, as absolute host paths, and the path inside that is shown
+    /// (empty for all of it), which is resolved inside the image.
+    Image { layers: Vec<String>, sub_path: String },
 }
 
 /// A cgroup file system: its folder's name, its type and its options.
@@ -106,6 +137,8 @@ pub struct Process {
     /// Wanted; clamped and noted when the kernel refuses to lower it.
     pub oom_score_adj: Option<i32>,
     pub terminal: bool,
+    /// The AppArmor profile to execute the program under; empty for none.
+    pub apparmor: String,
 }
 
 /// Everything about a container's creation that the executor needs.
@@ -113,6 +146,11 @@ pub struct Process {
 pub struct Container {
     pub id: String,
     pub namespaces: NewNamespaces,
+    /// Where `namespaces.pid` is not set.
+    pub pid_from: PidFrom,
+    /// The ids of the pod's user namespace, which the container is in; `None` leaves it in the shim's, which is the
+    /// node's. Numbers of users and groups in the process are those inside, owners of device nodes those outside.
+    pub user: Option<IdRange>,
     /// Set only when a UTS namespace is new.
     pub hostname: Option<String>,
     pub rootfs: Rootfs,
@@ -149,6 +187,8 @@ pub enum Stdin {
 pub struct Exec {
     pub id: String,
     pub container: String,
+    /// As the container's.
+    pub user: Option<IdRange>,
     pub process: Process,
 }
 
@@ -157,6 +197,8 @@ pub struct Exec {
 pub struct ContainerHead {
     pub id: String,
     pub namespaces: NewNamespaces,
+    pub pid_from: PidFrom,
+    pub user: Option<IdRange>,
     pub log_path: String,
     pub stdin: Stdin,
     pub terminal: bool,

@@ -12,7 +12,8 @@ pub mod resources;
 /// The newest version of the protocol; a peer accepts one older and one newer, and asks for nothing that the older of the
 /// two does not know.
 ///
-/// 1: the beginning. 2: terminals ([`container::Process::terminal`]) and [`message::Request::Attach`].
+/// 1: the beginning. 2: terminals ([`container::Process::terminal`]) and [`message::Request::Attach`]; user
+/// namespaces, and PID namespaces that are shared.
 pub const PROTOCOL: u16 = 2;
 
 /// The largest plan, in bytes: more than any `execve` argument block.

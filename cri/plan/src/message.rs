@@ -3,6 +3,8 @@
 //! The runtime connects to `SANDBOX_DIR/shim.sock` and sends requests, each with a number of its choosing; the shim
 //! answers each with a reply of that number and sends events (number 0) to every client that is connected.
 
+use crate::container::IdRange;
+
 /// A packet to the shim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToShim {
@@ -25,7 +27,20 @@ pub enum Request {
     Hello { protocol: u16 },
     /// Once per sandbox, before any container. One descriptor where `join_network`: the network namespace, which the
     /// shim enters for good. It makes new IPC and UTS namespaces where asked, and sets hostname and sysctls there.
-    Sandbox { join_network: bool, new_ipc: bool, new_uts: bool, hostname: String, sysctls: Vec<(String, String)> },
+    ///
+    /// With `user`, it makes a user namespace of these ids first and the other namespaces inside it, the network's
+    /// (`new_network`) among them; the shim itself stays in the node's. With `shared_pid`, it keeps a process 1 for a PID
+    /// namespace of the pod, whose number is written to `SANDBOX_DIR/init.pid`.
+    Sandbox {
+        join_network: bool,
+        new_network: bool,
+        new_ipc: bool,
+        new_uts: bool,
+        shared_pid: bool,
+        user: Option<IdRange>,
+        hostname: String,
+        sysctls: Vec<(String, String)>,
+    },
     /// Descriptors: the plan ([`crate::container::Container`], a sealed memfd), then `cgroup_tasks` descriptors of
     /// `tasks` files opened for writing (v1 and hybrid), then one cgroup v2 folder where `cgroup_v2`.
     Start { container: String, cgroup_tasks: u8, cgroup_v2: bool },

@@ -41,6 +41,8 @@ mod shim;
 mod stats;
 mod tasks;
 mod teardown;
+mod user_namespaces;
+mod volume_images;
 mod watched;
 
 pub use config::Config;

@@ -87,6 +87,18 @@ impl Network {
     /// Makes a namespace with its loopback up, pinned to `path`.
     pub(crate) fn make(&self, path: &Path) -> Result<NetNs, NetworkError> {
         let namespace = berth_effect::run("netns-create", || netns::create(path))?;
+        self.loopback(path)?;
+        Ok(namespace)
+    }
+
+    /// Brings up the loopback of the namespace that a process is in, and pins it to `path`.
+    pub(crate) fn adopt(&self, path: &Path, process: i32) -> Result<(), NetworkError> {
+        let source = PathBuf::from(format!("/proc/{process}/ns/net"));
+        berth_effect::run("netns-create", || netns::pin(&source, path))?;
+        self.loopback(path)
+    }
+
+    fn loopback(&self, path: &Path) -> Result<(), NetworkError> {
         let request = Request {
             command: Command::Add,
             container_id: "loopback".to_owned(),
@@ -100,7 +112,7 @@ impl Network {
             plugins: self.plugins.clone(),
         };
         self.plugins.call("loopback", &request)?;
-        Ok(namespace)
+        Ok(())
     }
 
     /// Attaches a sandbox: its addresses, an IPv4 one first where it has one.

@@ -23,6 +23,7 @@ use crate::operations::Operations;
 use crate::places::Places;
 use crate::sandbox::Sandbox;
 use crate::tasks::Tasks;
+use crate::user_namespaces::UserNamespaces;
 
 #[derive(Debug)]
 pub(crate) struct Runtime {
@@ -30,6 +31,7 @@ pub(crate) struct Runtime {
     pub(crate) places: Places,
     pub(crate) boot_id: String,
     pub(crate) facts: HostFacts,
+    pub(crate) user_namespaces: UserNamespaces,
     pub(crate) cgroups: Host,
     /// Held while cgroups above those of containers are made or removed, so that neither happens under the other's feet.
     pub(crate) cgroup_parents: Mutex<()>,

@@ -19,6 +19,7 @@ use crate::places::Places;
 use crate::runtime::{Runtime, World};
 use crate::sessions::Sessions;
 use crate::tasks::Tasks;
+use crate::user_namespaces::UserNamespaces;
 use crate::{Config, OpenError, facts, install, recover};
 
 /// Events that a slow listener may be behind.
@@ -83,6 +84,7 @@ fn prepare(config: Config) -> Result<Runtime, OpenError> {
     Ok(Runtime {
         boot_id: facts::boot_id(),
         facts: facts::probe(&cgroups),
+        user_namespaces: UserNamespaces::default(),
         cgroups,
         cgroup_parents: Mutex::new(()),
         images,

@@ -11,6 +11,8 @@ mod cases;
 mod changes;
 #[path = "lifecycle/figures.rs"]
 mod figures;
+#[path = "lifecycle/pods.rs"]
+mod pods;
 #[path = "lifecycle/sessions.rs"]
 mod sessions;
 

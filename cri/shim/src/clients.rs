@@ -84,8 +84,17 @@ impl Shim {
         }
         match request {
             Request::Hello { protocol } => self.hello(asker.client, protocol).map(Some),
-            Request::Sandbox { join_network, new_ipc, new_uts, hostname, sysctls } => {
-                let wanted = crate::sandbox::Wanted { join_network, new_ipc, new_uts, hostname, sysctls };
+            Request::Sandbox { join_network, new_network, new_ipc, new_uts, shared_pid, user, hostname, sysctls } => {
+                let wanted = crate::sandbox::Wanted {
+                    join_network,
+                    new_network,
+                    new_ipc,
+                    new_uts,
+                    shared_pid,
+                    user,
+                    hostname,
+                    sysctls,
+                };
                 self.make_sandbox(&wanted, &descriptors).map(Some)
             }
             Request::Start { container, cgroup_tasks, cgroup_v2 } => {
@@ -156,6 +165,8 @@ impl Shim {
     /// The last word, before the process ends.
     pub(crate) fn say_goodbye(&mut self) {
         self.end_logger();
+        self.pod.end();
+        let _ = self.remove_in_folder("init.pid");
         if let Some(asker) = self.leaving {
             self.reply(asker, Reply::Done);
         }

@@ -9,11 +9,11 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use berth_oci::Starting;
-use berth_oci::launch::{self, Handed as Launch};
+use berth_oci::launch::{self, Birthplace, Handed as Launch};
 use berth_plan::codec;
-use berth_plan::container::{ContainerHead, Stdin};
+use berth_plan::container::{ContainerHead, PidFrom, Stdin};
 use berth_plan::message::{Event, Exit, Failure, Held, Reply, Stage, Target};
-use berth_sys::pidfd::Ended;
+use berth_sys::pidfd::{Ended, PidFd};
 use berth_sys::{fd, process, signal};
 
 use crate::answer::{Answer, Asker, failed, refused};
@@ -176,6 +176,15 @@ impl Containers {
         self.all.iter().find(|c| matches!(c.state, State::Draining { deadline, .. } if deadline <= now)).map(|c| c.id)
     }
 
+    /// Asks the children that are on their way whether another process goes on in their place.
+    pub(crate) fn learn_heirs(&mut self) {
+        for container in &mut self.all {
+            if let State::Starting { starting, .. } = &mut container.state {
+                starting.refresh();
+            }
+        }
+    }
+
     pub(crate) fn get(&mut self, id: u32) -> Option<&mut Container> {
         self.all.iter_mut().find(|container| container.id == id)
     }
@@ -272,7 +281,7 @@ impl Shim {
             cgroup_tasks: &handed.cgroup_tasks,
             cgroup_v2: handed.cgroup_v2.as_ref().map(AsFd::as_fd),
         };
-        let outcome = launch::container(container.head.namespaces, self.pid_namespace.as_fd(), &launch);
+        let outcome = self.launch(&container.head, &launch);
         let watched = outcome.and_then(|starting| match self.epoll.add(&starting, Key::Container(id).number()) {
             Ok(()) => Ok(starting),
             Err(error) => {
@@ -290,6 +299,38 @@ impl Shim {
                 self.reply(asker, Reply::Failed(failure));
             }
         }
+    }
+
+    /// Forks the first process in the namespaces that it shares.
+    fn launch(&self, head: &ContainerHead, launch: &Launch<'_>) -> Result<Starting, Failure> {
+        let target = match &head.pid_from {
+            PidFrom::Container(name) if !head.namespaces.pid => {
+                let pid = self.containers.running_pid(name).ok_or_else(|| {
+                    refused(
+                        Stage::UnknownTarget,
+                        format!("container {name}, whose processes are to be joined, is not running"),
+                    )
+                })?;
+                // Our child and not reaped, so the number is its own.
+                Some(PidFd::open(pid).map_err(failed(Stage::UnknownTarget, "open the container's process"))?)
+            }
+            _ => None,
+        };
+        let pid = match &head.pid_from {
+            _ if head.namespaces.pid => None,
+            PidFrom::Shim => None,
+            PidFrom::Container(_) => target.as_ref().map(AsFd::as_fd),
+            PidFrom::Pod => Some(
+                self.pod
+                    .pid_namespace()
+                    .ok_or_else(|| refused(Stage::Protocol, "the sandbox has no PID namespace of its own"))?,
+            ),
+        };
+        if head.user.is_some() != self.pod.user.is_some() {
+            return Err(refused(Stage::Protocol, "container and sandbox differ in having a user namespace"));
+        }
+        let user = self.pod.user.as_ref().map(AsFd::as_fd);
+        launch::container(head.namespaces, Birthplace { own_pid: self.pid_namespace.as_fd(), pid, user }, launch)
     }
 
     /// The child has reported.

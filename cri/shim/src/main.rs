@@ -17,6 +17,8 @@ mod containers;
 mod execs;
 mod heads;
 mod logger;
+mod pod;
+mod probe;
 mod records;
 mod sandbox;
 mod sessions;
@@ -35,6 +37,17 @@ fn main() -> ExitCode {
     if arguments.as_slice() == ["--version"] {
         println!("berth-shim {} (protocol {})", env!("CARGO_PKG_VERSION"), berth_plan::PROTOCOL);
         return ExitCode::SUCCESS;
+    }
+    if let [flag, folder] = arguments.as_slice()
+        && flag == "--probe"
+    {
+        return match probe::user_namespaces(folder.as_ref()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let Some(options) = options(&arguments) else {
         eprintln!("usage: berth-shim --dir DIR [--tasks FILE]... [--cgroup DIR]");

@@ -14,6 +14,7 @@ use crate::clients::Clients;
 use crate::containers::Containers;
 use crate::execs::Execs;
 use crate::logger::Logger;
+use crate::pod::Pod;
 
 /// What an event is about; the number says which client, container or exec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,7 @@ pub(crate) struct Shim {
     pub(crate) containers: Containers,
     pub(crate) execs: Execs,
     pub(crate) sandbox_ready: bool,
+    pub(crate) pod: Pod,
     /// Who asked for the end.
     pub(crate) leaving: Option<Asker>,
     /// Numbers for clients, containers and execs: never used twice.
@@ -92,6 +94,7 @@ impl Shim {
             containers: Containers::default(),
             execs: Execs::default(),
             sandbox_ready: false,
+            pod: Pod::default(),
             leaving: None,
             next: 1,
         })
@@ -151,19 +154,23 @@ impl Shim {
     fn reap_all(&mut self) -> io::Result<()> {
         while self.signals.next()?.is_some() {}
         while let Some((pid, ended)) = process::reap()? {
-            self.reaped(pid, ended);
+            self.reaped(pid, ended)?;
         }
         Ok(())
     }
 
-    fn reaped(&mut self, pid: i32, ended: Ended) {
+    fn reaped(&mut self, pid: i32, ended: Ended) -> io::Result<()> {
+        self.containers.learn_heirs();
         if let Some(id) = self.containers.of_pid(pid) {
             self.container_ended(id, ended);
         } else if let Some(id) = self.execs.of_pid(pid) {
             self.exec_ended(id, ended);
         } else if self.logger.is(pid) {
             self.logger_ended();
+        } else if self.pod.is_init(pid) {
+            return self.init_ended();
         }
+        Ok(())
     }
 }
 

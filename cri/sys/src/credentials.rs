@@ -23,6 +23,23 @@ pub fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
     Ok(rustix::thread::set_thread_res_uid(uid, uid, uid)?)
 }
 
+/// Runs `work` with `uid` as the calling thread's effective user, then becomes user 0 again. Meant for single-threaded
+/// processes of user 0.
+///
+/// # Errors
+/// What setresuid(2) answers; when the way back fails, the work was done all the same.
+pub fn as_user<T>(uid: u32, work: impl FnOnce() -> T) -> io::Result<T> {
+    if uid == u32::MAX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let (root, user) = (Uid::ROOT, Uid::from_raw(uid));
+    rustix::thread::set_thread_res_uid(root, user, root)?;
+    let done = work();
+    // The effective capabilities come back with the user.
+    rustix::thread::set_thread_res_uid(root, root, root)?;
+    Ok(done)
+}
+
 /// `PR_SET_NO_NEW_PRIVS` (Linux 3.5): no execve(2) gives privileges any more. For good.
 ///
 /// # Errors

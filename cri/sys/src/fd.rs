@@ -40,6 +40,14 @@ pub fn open(path: impl AsRef<std::path::Path>, flags: OFlags, mode: Mode) -> io:
     Ok(rustix::fs::open(path.as_ref(), flags | OFlags::CLOEXEC, mode)?)
 }
 
+/// Another descriptor of the same thing (`F_DUPFD_CLOEXEC`).
+///
+/// # Errors
+/// What fcntl(2) answers.
+pub fn duplicate(fd: impl AsFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, 3)?)
+}
+
 /// One read(2), repeated when a signal interrupts it. 0 is the end.
 ///
 /// # Errors

@@ -68,7 +68,8 @@ fn clone3(mut flags: u64, into: Option<BorrowedFd<'_>>, pidfd: &mut libc::c_int)
         pidfd: (&raw mut *pidfd).expose_provenance() as u64,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
+        // A sibling has the caller's own signal.
+        exit_signal: if flags & libc::CLONE_PARENT as u64 == 0 { libc::SIGCHLD as u64 } else { 0 },
         stack: 0,
         stack_size: 0,
         tls: 0,
@@ -100,6 +101,29 @@ pub fn into_background(cgroup: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
     let read = io::Read::read_to_end(&mut std::fs::File::from(reader), &mut text);
     let ready = read.is_ok() && text == READY;
     exit(i32::from(!ready))
+}
+
+/// Which of the two the caller is after [`sibling`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The old process, with the new one's number in its own PID namespace.
+    Old(i32),
+    New,
+}
+
+/// Forks the caller into new namespaces (not [`Namespaces::CGROUP`]) with all that it holds, as one more child of the
+/// caller's parent (`CLONE_PARENT`): who has no rights outside of the user namespace that he has just entered makes the
+/// namespaces that belong to it so, and goes on in them. The parent hears of the new one only from the old one.
+///
+/// # Errors
+/// What clone3(2) answers; [`io::ErrorKind::Unsupported`] when the process has several threads.
+pub fn sibling(namespaces: Namespaces) -> io::Result<Side> {
+    let flags =
+        libc::CLONE_PARENT as u64 | u64::try_from(namespaces.bits()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    match clone3(flags, None, &mut -1)? {
+        0 => Ok(Side::New),
+        pid => Ok(Side::Old(i32::try_from(pid).unwrap_or(i32::MAX))),
+    }
 }
 
 const READY: &[u8] = b"ready";

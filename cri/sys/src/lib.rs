@@ -8,7 +8,7 @@
 //! - [`path`]: handles below a root that nothing inside can lead out of
 //! - [`mount`]: the mount API by descriptors (fsopen, open_tree, move_mount, mount_setattr), pivot_root
 //! - [`fork`]: a child of a single-threaded process, with namespaces, cgroup and descriptors as asked
-//! - [`pidfd`], [`namespace`], [`signal`], [`process`]: processes and what they are in
+//! - [`pidfd`], [`namespace`], [`userns`], [`signal`], [`process`]: processes and what they are in
 //! - [`caps`], [`credentials`], [`rlimit`], [`seccomp`]: what a process may do
 //! - [`memfd`], [`seqpacket`], [`terminal`], [`event`], [`fd`]: descriptors and waiting
 
@@ -29,6 +29,7 @@ pub mod seccomp;
 pub mod seqpacket;
 pub mod signal;
 pub mod terminal;
+pub mod userns;
 pub mod wipe;
 
 pub use rustix::fs::{Mode, OFlags};

@@ -100,6 +100,19 @@ pub fn create(path: &Path) -> io::Result<NetNs> {
     }
 }
 
+/// Pins the namespace that `source` (a file such as `/proc/PID/ns/net`) stands for to `path`, as [`create`] does it.
+///
+/// # Errors
+/// As [`create`].
+pub fn pin(source: &Path, path: &Path) -> io::Result<()> {
+    File::options().write(true).create_new(true).open(path)?;
+    let pinned = mount(Some(source), path, None::<&str>, MsFlags::MS_BIND, None::<&str>);
+    pinned.map_err(|error| {
+        let _ = fs::remove_file(path);
+        error.into()
+    })
+}
+
 /// Opens the namespace pinned to `path`.
 ///
 /// # Errors

@@ -341,6 +341,15 @@ pub fn make_device(
     Ok(rustix::fs::chmodat(folder, name, mode, AtFlags::empty())?)
 }
 
+/// Gives what a handle (`O_PATH` too) stands for to a user and a group (fchownat(2) with `AT_EMPTY_PATH`).
+///
+/// # Errors
+/// What the kernel answers.
+pub fn give(handle: BorrowedFd<'_>, uid: u32, gid: u32) -> io::Result<()> {
+    let (uid, gid) = (rustix::fs::Uid::from_raw(uid), rustix::fs::Gid::from_raw(gid));
+    Ok(rustix::fs::chownat(handle, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?)
+}
+
 /// Renames within a folder of the caller's own; what is at `to` is replaced.
 ///
 /// # Errors

@@ -48,15 +48,17 @@ pub fn container(
     let linux = config.linux.clone().unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
     check(facts, sandbox, config, &security)?;
+    let pid = pid(sandbox, security.namespace_options.as_ref())?;
     let (profile, key) = security::seccomp(facts, &security, paths)?;
 
     let mut process = process::build(facts, sandbox, config, &security, image)?;
+    process.set_apparmor_profile(security::apparmor(facts, &security, &paths.host)?);
     let limits = linux.resources.as_ref();
     process.set_oom_score_adj(limits.map(|limits| oom_score_adj(facts, limits.oom_score_adj)).transpose()?);
 
     let mounts = mounts::build(sandbox.plan, config, &security, paths)?;
     let nodes = devices::build(config, &security, paths)?;
-    let (masked, readonly) = path_lists(&security)?;
+    let (masked, readonly) = path_lists(&security, sandbox.plan.user.is_some())?;
 
     let mut oci_resources = oci::LinuxResources::default();
     if let Some(limits) = limits {
@@ -68,12 +70,15 @@ pub fn container(
     oci_linux
         .set_resources(Some(oci_resources))
         .set_cgroups_path(Some(names::cgroup(&sandbox.plan.cgroup_parent, &paths.container).into()))
-        .set_namespaces(Some(namespaces(sandbox, &security)?))
+        .set_namespaces(Some(namespaces(sandbox, &security, &pid)))
         .set_devices((!nodes.nodes.is_empty()).then_some(nodes.nodes))
         .set_seccomp(profile)
         .set_rootfs_propagation(mounts.root_propagation)
         .set_masked_paths((!masked.is_empty()).then_some(masked))
         .set_readonly_paths((!readonly.is_empty()).then_some(readonly));
+    if let Some(ids) = sandbox.plan.user {
+        oci_linux.set_uid_mappings(Some(vec![mapping(ids)])).set_gid_mappings(Some(vec![mapping(ids)]));
+    }
 
     let mut root = oci::Root::default();
     root.set_path("rootfs".into()).set_readonly(Some(security.readonly_rootfs));
@@ -92,6 +97,7 @@ pub fn container(
         &spec,
         lower::Outside {
             id: paths.container.clone(),
+            pid_from: pid,
             rootfs: plan::Rootfs::Overlay {
                 lower: paths.lower.clone(),
                 upper: paths.upper.clone(),
@@ -152,33 +158,95 @@ fn check(
         ));
     }
     let options = security.namespace_options.as_ref();
-    sandbox::user_namespace(
-        "linux.security_context.namespace_options.userns_options",
-        options.and_then(|options| options.userns_options.as_ref()),
-    )?;
-    security::apparmor(facts, security)?;
+    if let Some(options) = options.and_then(|options| options.userns_options.as_ref()) {
+        let asked = sandbox::user_namespace(sandbox::USERNS, Some(options))?;
+        if asked != sandbox.plan.user {
+            return Err(ConfigError::new(
+                sandbox::USERNS,
+                "it differs from the sandbox's, and a pod has one user namespace",
+                "give what the sandbox was given",
+            ));
+        }
+    }
     security::selinux(facts, security)
+}
+
+/// A mapping of the OCI configuration.
+pub(super) fn mapping(ids: super::UserIds) -> oci::LinuxIdMapping {
+    let builder = oci::LinuxIdMappingBuilder::default().container_id(0_u32).host_id(ids.host).size(ids.length);
+    // Every field has a default, so nothing can be missing.
+    builder.build().unwrap_or_default()
+}
+
+/// Whose PID namespace the container is born into, where it gets none of its own.
+fn pid(
+    sandbox: &SandboxView<'_>,
+    options: Option<&cri::NamespaceOption>,
+) -> Result<Option<plan::PidFrom>, ConfigError> {
+    const TARGET: &str = "linux.security_context.namespace_options.target_id";
+    // An absent message says nothing: where the pod shares no PID namespace, one of its own is what every kubelet asks for.
+    let mode = match options {
+        Some(options) => options.pid(),
+        None if sandbox.plan.pid == NamespaceScope::Pod => cri::NamespaceMode::Pod,
+        None => cri::NamespaceMode::Container,
+    };
+    let refuse = |field: &str, reason: String, remedy: &str| Err(ConfigError::new(field, reason, remedy));
+    match mode {
+        cri::NamespaceMode::Container => Ok(None),
+        cri::NamespaceMode::Pod if sandbox.plan.pid == NamespaceScope::Pod => Ok(Some(plan::PidFrom::Pod)),
+        cri::NamespaceMode::Pod => refuse(
+            sandbox::PID,
+            "the sandbox was made without a PID namespace to share".to_owned(),
+            "use mode POD for the sandbox too, or CONTAINER",
+        ),
+        cri::NamespaceMode::Node if sandbox.plan.user.is_some() => refuse(
+            sandbox::PID,
+            "a pod with a user namespace of its own has no rights in the node's PID namespace".to_owned(),
+            "use POD, CONTAINER or TARGET",
+        ),
+        cri::NamespaceMode::Node => Ok(Some(plan::PidFrom::Shim)),
+        cri::NamespaceMode::Target => {
+            let target = options.map(|options| options.target_id.as_str()).unwrap_or_default();
+            if sandbox.running.contains_key(target) {
+                return Ok(Some(plan::PidFrom::Container(target.to_owned())));
+            }
+            refuse(
+                TARGET,
+                format!("no container {target:?} runs in this sandbox"),
+                "give the whole id of a running container of the pod",
+            )
+        }
+    }
 }
 
 fn namespaces(
     sandbox: &SandboxView<'_>,
     security: &cri::LinuxContainerSecurityContext,
-) -> Result<Vec<oci::LinuxNamespace>, ConfigError> {
+    pid: &Option<plan::PidFrom>,
+) -> Vec<oci::LinuxNamespace> {
     let new = |typ| {
         let mut namespace = oci::LinuxNamespace::default();
         namespace.set_typ(typ);
         namespace
     };
-    let joined = |typ, file| {
+    let of = |typ, pid: i32, file| {
         let mut namespace = new(typ);
-        namespace.set_path(Some(format!("/proc/{}/ns/{file}", sandbox.holder).into()));
+        namespace.set_path(Some(format!("/proc/{pid}/ns/{file}").into()));
         namespace
     };
+    let joined = |typ, file| of(typ, sandbox.holder, file);
     let mut namespaces = Vec::new();
-    // An absent message says nothing, and a namespace of its own is what every kubelet asks for.
-    let pid = security.namespace_options.as_ref().map_or(Ok(NamespaceScope::Container), sandbox::pid)?;
-    if pid == NamespaceScope::Container {
-        namespaces.push(new(oci::LinuxNamespaceType::Pid));
+    match pid {
+        None => namespaces.push(new(oci::LinuxNamespaceType::Pid)),
+        Some(plan::PidFrom::Shim) => {}
+        Some(plan::PidFrom::Pod) => namespaces.push(of(oci::LinuxNamespaceType::Pid, sandbox.init, "pid")),
+        Some(plan::PidFrom::Container(target)) => {
+            let pid = sandbox.running.get(target).copied().unwrap_or_default();
+            namespaces.push(of(oci::LinuxNamespaceType::Pid, pid, "pid"));
+        }
+    }
+    if sandbox.plan.user.is_some() {
+        namespaces.push(new(oci::LinuxNamespaceType::User));
     }
     if sandbox.plan.ipc == NamespaceScope::Pod {
         namespaces.push(joined(oci::LinuxNamespaceType::Ipc, "ipc"));
@@ -194,13 +262,16 @@ fn namespaces(
     if !security.privileged {
         namespaces.push(new(oci::LinuxNamespaceType::Cgroup));
     }
-    Ok(namespaces)
+    namespaces
 }
 
-/// The masked and the read-only paths. The CRI cannot tell an empty list from none; none gets the defaults, since a pod
-/// that may unmask /proc needs a user namespace, which is refused anyway.
-fn path_lists(security: &cri::LinuxContainerSecurityContext) -> Result<(Vec<String>, Vec<String>), ConfigError> {
-    if security.privileged {
+/// The masked and the read-only paths. The CRI cannot tell an empty list from none; none gets the defaults, except in a
+/// user namespace: only there may a pod unmask /proc (procMount), which is told by empty lists.
+fn path_lists(
+    security: &cri::LinuxContainerSecurityContext,
+    own_users: bool,
+) -> Result<(Vec<String>, Vec<String>), ConfigError> {
+    if security.privileged || own_users && security.masked_paths.is_empty() && security.readonly_paths.is_empty() {
         return Ok((Vec::new(), Vec::new()));
     }
     let list = |field: &str, given: &[String], default: &[&str]| {

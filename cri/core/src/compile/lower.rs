@@ -4,6 +4,7 @@
 use berth_plan::container as plan;
 use oci_spec::runtime as oci;
 
+use super::mounts::{IMAGE, IMAGE_LAYER, IMAGE_SUB_PATH};
 use crate::{
     capabilities,
     error::ConfigError,
@@ -51,6 +52,8 @@ const LINKS: [(&str, &str); 6] = [
 #[derive(Debug, Clone)]
 pub struct Outside {
     pub id: String,
+    /// Whose PID namespace the container is born into; `None` where it has one of its own, or the caller's.
+    pub pid_from: Option<plan::PidFrom>,
     pub rootfs: plan::Rootfs,
     pub log_path: String,
     pub stdin: plan::Stdin,
@@ -78,6 +81,8 @@ pub fn container(facts: &HostFacts, spec: &oci::Spec, outside: Outside) -> Resul
     Ok(plan::Container {
         id: outside.id,
         namespaces: new,
+        pid_from: outside.pid_from.unwrap_or_default(),
+        user: range("linux.uidMappings", linux.uid_mappings(), linux.gid_mappings())?,
         hostname: spec.hostname().clone().filter(|_| new.uts),
         rootfs: outside.rootfs,
         readonly_rootfs: spec.root().as_ref().and_then(oci::Root::readonly).unwrap_or(false),
@@ -97,6 +102,26 @@ pub fn container(facts: &HostFacts, spec: &oci::Spec, outside: Outside) -> Resul
         log_path: outside.log_path,
         stdin: outside.stdin,
     })
+}
+
+/// The one range of a pair of mappings.
+fn range(
+    field: &str,
+    uids: &Option<Vec<oci::LinuxIdMapping>>,
+    gids: &Option<Vec<oci::LinuxIdMapping>>,
+) -> Result<Option<plan::IdRange>, ConfigError> {
+    let (uids, gids) = (uids.as_deref().unwrap_or_default(), gids.as_deref().unwrap_or_default());
+    match (uids, gids) {
+        ([], []) => Ok(None),
+        ([uid], [gid]) if uid == gid && uid.container_id() == 0 && uid.size() > 0 => {
+            Ok(Some(plan::IdRange { host: uid.host_id(), length: uid.size() }))
+        }
+        _ => Err(ConfigError::new(
+            field,
+            "users and groups need one and the same mapping, of id 0 and up",
+            "give one mapping for both",
+        )),
+    }
 }
 
 fn new_namespaces(linux: &oci::Linux) -> plan::NewNamespaces {
@@ -157,13 +182,6 @@ fn access_time(word: &str) -> Option<u64> {
 
 fn lower_mount(facts: &HostFacts, index: usize, mount: &oci::Mount) -> Result<plan::Mount, ConfigError> {
     let field = || format!("mounts[{index}].options");
-    if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-        return Err(ConfigError::new(
-            format!("mounts[{index}].uidMappings"),
-            "mapped mounts are not implemented",
-            "leave the mappings out",
-        ));
-    }
     let words = mount.options().as_deref().unwrap_or_default();
     let kind = mount.typ().as_deref().unwrap_or("bind");
     let bind = kind == "bind" || words.iter().any(|word| word == "bind" || word == "rbind");
@@ -174,6 +192,7 @@ fn lower_mount(facts: &HostFacts, index: usize, mount: &oci::Mount) -> Result<pl
         attr_clear: 0,
         recursive_attr: false,
         propagation: 0,
+        idmap: range(&format!("mounts[{index}].uidMappings"), mount.uid_mappings(), mount.gid_mappings())?,
     };
     let mut recursive = false;
     let mut rest = Vec::new();
@@ -221,6 +240,10 @@ fn lower_mount(facts: &HostFacts, index: usize, mount: &oci::Mount) -> Result<pl
         plan::MountSource::Bind { path: source, recursive }
     } else if kind == "cgroup" {
         cgroup(&facts.cgroups)
+    } else if kind == IMAGE {
+        let of = |prefix: &str| words.iter().filter_map(|word| word.strip_prefix(prefix)).map(str::to_owned).collect();
+        let (layers, sub_path): (_, Vec<String>) = (of(IMAGE_LAYER), of(IMAGE_SUB_PATH));
+        plan::MountSource::Image { layers, sub_path: sub_path.concat() }
     } else {
         lowered.attr_clear = 0;
         if !source.is_empty() {
@@ -349,6 +372,7 @@ fn process(
         rlimits: process.rlimits().iter().flatten().map(rlimit).collect(),
         oom_score_adj: process.oom_score_adj(),
         terminal: process.terminal().unwrap_or(false),
+        apparmor: process.apparmor_profile().clone().unwrap_or_default(),
     })
 }
 

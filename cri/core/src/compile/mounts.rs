@@ -3,7 +3,7 @@
 use berth_cri_proto::v1 as cri;
 use oci_spec::runtime as oci;
 
-use super::{NamespaceScope, SandboxPlan};
+use super::{NamespaceScope, SandboxPlan, UserIds, container::mapping, sandbox};
 use crate::{
     error::{ConfigError, no_nul},
     view::{Paths, Propagation},
@@ -24,6 +24,11 @@ const DEFAULTS: [(&str, &str, &str, &[&str]); 7] = [
 const EXTRA_OPTIONS: [&str; 8] =
     ["noexec", "nodev", "nosuid", "nosymfollow", "noatime", "nodiratime", "relatime", "strictatime"];
 
+/// The type of an image's mount in the OCI configuration, and the words of its options.
+pub(super) const IMAGE: &str = "image";
+pub(super) const IMAGE_LAYER: &str = "layer=";
+pub(super) const IMAGE_SUB_PATH: &str = "subpath=";
+
 /// Mounts in the order in which they are made.
 pub(super) struct Mounts {
     pub(super) mounts: Vec<oci::Mount>,
@@ -33,7 +38,16 @@ pub(super) struct Mounts {
 
 /// The host paths that a container mounts, for the caller to look up into [`crate::view::HostFiles::mounts`].
 pub fn host_paths(config: &cri::ContainerConfig) -> impl Iterator<Item = &str> {
-    config.mounts.iter().map(|mount| mount.host_path.as_str()).filter(|path| !path.is_empty())
+    let mounts = config.mounts.iter().filter(|mount| mount.image.is_none());
+    mounts.map(|mount| mount.host_path.as_str()).filter(|path| !path.is_empty())
+}
+
+/// The images that a container mounts as volumes, for the caller to look up into [`crate::view::HostFiles::images`].
+pub fn images(config: &cri::ContainerConfig) -> impl Iterator<Item = (&str, &str)> {
+    config
+        .mounts
+        .iter()
+        .filter_map(|mount| mount.image.as_ref().map(|image| (image.image.as_str(), mount.image_sub_path.as_str())))
 }
 
 pub(super) fn build(
@@ -45,7 +59,10 @@ pub(super) fn build(
     let mut root_propagation = None;
     let mut binds = Vec::with_capacity(config.mounts.len() + 4);
     for (index, mount) in config.mounts.iter().enumerate() {
-        binds.push(bind(index, mount, paths, &mut root_propagation)?);
+        binds.push(match &mount.image {
+            Some(image) => volume_image(index, mount, image, paths)?,
+            None => bind(index, mount, plan, paths, &mut root_propagation)?,
+        });
     }
     for (destination, source, readonly) in [
         ("/etc/hostname", paths.hostname.as_str(), security.readonly_rootfs),
@@ -55,7 +72,9 @@ pub(super) fn build(
     ] {
         if !source.is_empty() && !binds.iter().any(|(path, _)| path == destination) {
             let options = ["rbind", "rprivate", if readonly { "ro" } else { "rw" }];
-            binds.push((destination.to_owned(), make(destination, "bind", source, &options)));
+            let mut mount = make(destination, "bind", source, &options);
+            set_ids(&mut mount, plan.user);
+            binds.push((destination.to_owned(), mount));
         }
     }
     // A mount on /a/b must not be hidden by a later one on /a.
@@ -92,27 +111,20 @@ fn make(destination: &str, kind: &str, source: &str, options: &[&str]) -> oci::M
 fn bind(
     index: usize,
     mount: &cri::Mount,
+    plan: &SandboxPlan,
     paths: &Paths,
     root_propagation: &mut Option<String>,
 ) -> Result<(String, oci::Mount), ConfigError> {
     let field = |name: &str| format!("mounts[{index}].{name}");
-    if mount.image.is_some() || !mount.image_sub_path.is_empty() {
-        return Err(ConfigError::new(field("image"), "image volumes are not implemented", "use another volume type"));
+    if !mount.image_sub_path.is_empty() {
+        return Err(ConfigError::new(field("image_sub_path"), "there is no image", "set image, or clear it"));
     }
-    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
-        return Err(ConfigError::new(
-            field("uidMappings"),
-            "mapped mounts belong to user namespaces, which are not implemented",
-            "leave the mappings out",
-        ));
-    }
-    let destination = clean(&mount.container_path).ok_or_else(|| {
-        ConfigError::new(
-            field("container_path"),
-            format!("{:?} is not an absolute path below the root", mount.container_path),
-            "give one like /data",
-        )
-    })?;
+    let ids = if mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty() {
+        None
+    } else {
+        Some(sandbox::user_ids(&field("uidMappings"), &mount.uid_mappings, &mount.gid_mappings)?)
+    };
+    let destination = destination(&field("container_path"), mount)?;
     no_nul(&field("host_path"), &mount.host_path)?;
     let source = paths.host.mounts.get(&mount.host_path).ok_or_else(|| {
         ConfigError::new(
@@ -138,17 +150,86 @@ fn bind(
         }
         (true, true) => "rro",
     });
-    for option in &mount.mount_options {
-        if !EXTRA_OPTIONS.contains(&option.as_str()) {
-            return Err(ConfigError::new(
-                field("mount_options"),
-                format!("{option:?} is not an option of a bind mount"),
-                format!("use one of {}", EXTRA_OPTIONS.join(", ")),
-            ));
-        }
-        options.push(option);
+    options.extend(further_options(&field("mount_options"), mount)?);
+    if plan.user.is_some() && mount.propagation() == cri::MountPropagation::PropagationBidirectional {
+        return Err(ConfigError::new(
+            field("propagation"),
+            "mounts made in a user namespace of the pod can't spread to the node",
+            "use PROPAGATION_PRIVATE or PROPAGATION_HOST_TO_CONTAINER",
+        ));
     }
-    Ok((destination.clone(), make(&destination, "bind", &source.resolved, &options)))
+    let mut made = make(&destination, "bind", &source.resolved, &options);
+    set_ids(&mut made, ids);
+    Ok((destination, made))
+}
+
+fn set_ids(mount: &mut oci::Mount, ids: Option<UserIds>) {
+    if let Some(ids) = ids {
+        mount.set_uid_mappings(Some(vec![mapping(ids)])).set_gid_mappings(Some(vec![mapping(ids)]));
+    }
+}
+
+fn destination(field: &str, mount: &cri::Mount) -> Result<String, ConfigError> {
+    clean(&mount.container_path).ok_or_else(|| {
+        ConfigError::new(
+            field,
+            format!("{:?} is not an absolute path below the root", mount.container_path),
+            "give one like /data",
+        )
+    })
+}
+
+fn further_options<'a>(field: &str, mount: &'a cri::Mount) -> Result<impl Iterator<Item = &'a str>, ConfigError> {
+    match mount.mount_options.iter().find(|option| !EXTRA_OPTIONS.contains(&option.as_str())) {
+        None => Ok(mount.mount_options.iter().map(String::as_str)),
+        Some(option) => Err(ConfigError::new(
+            field,
+            format!("{option:?} is not an option of a bind mount"),
+            format!("use one of {}", EXTRA_OPTIONS.join(", ")),
+        )),
+    }
+}
+
+/// An image as a volume (KEP-4639): read-only, and its programs can be executed. In the OCI configuration it has a type
+/// of its own, `image`, with its layers as options.
+fn volume_image(
+    index: usize,
+    mount: &cri::Mount,
+    image: &cri::ImageSpec,
+    paths: &Paths,
+) -> Result<(String, oci::Mount), ConfigError> {
+    let field = |name: &str| format!("mounts[{index}].{name}");
+    let refuse = |name: &str, reason: &str, remedy: &str| Err(ConfigError::new(field(name), reason, remedy));
+    if !mount.host_path.is_empty() {
+        return refuse("host_path", "it is set beside image", "set one of the two");
+    }
+    if !mount.readonly {
+        return refuse("readonly", "an image is mounted, which nobody can write to", "set readonly");
+    }
+    if mount.propagation() != cri::MountPropagation::PropagationPrivate {
+        return refuse("propagation", "an image is mounted, which has no mounts below", "use PROPAGATION_PRIVATE");
+    }
+    if !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty() {
+        return refuse("uidMappings", "an image always has the ids of the pod", "leave the mappings out");
+    }
+    let sub_path = &mount.image_sub_path;
+    no_nul(&field("image_sub_path"), sub_path)?;
+    if sub_path.starts_with('/') || sub_path.split('/').any(|part| part == "..") {
+        return refuse("image_sub_path", "it is not a plain relative path", "give one like share/data");
+    }
+    let destination = destination(&field("container_path"), mount)?;
+    let found = paths.host.images.get(&image.image).filter(|_| !image.image.is_empty()).ok_or_else(|| {
+        ConfigError::new(field("image.image"), format!("image {:?} is not on this node", image.image), "pull it first")
+    })?;
+    let mut options = vec!["ro".to_owned()];
+    options.extend(further_options(&field("mount_options"), mount)?.map(str::to_owned));
+    options.extend(found.layers.iter().map(|layer| format!("{IMAGE_LAYER}{layer}")));
+    if !sub_path.is_empty() {
+        options.push(format!("{IMAGE_SUB_PATH}{sub_path}"));
+    }
+    let mut made = make(&destination, IMAGE, &found.id, &[]);
+    made.set_options(Some(options));
+    Ok((destination, made))
 }
 
 fn propagation(

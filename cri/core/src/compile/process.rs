@@ -36,8 +36,7 @@ pub(super) fn build(
         .set_cwd(working_dir(config, image)?.into())
         .set_capabilities(Some(capabilities::to_oci(&sets)))
         .set_no_new_privileges(security.no_new_privs.then_some(true))
-        .set_rlimits(None)
-        .set_apparmor_profile(None);
+        .set_rlimits(None);
     Ok(process)
 }
 

@@ -17,6 +17,19 @@ pub enum NamespaceScope {
     Node,
 }
 
+/// The ids of a pod's user namespace: 0 to `length` - 1 inside are `host` and up on the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserIds {
+    pub host: u32,
+    pub length: u32,
+}
+
+impl From<UserIds> for berth_plan::container::IdRange {
+    fn from(ids: UserIds) -> Self {
+        Self { host: ids.host, length: ids.length }
+    }
+}
+
 /// What a sandbox consists of. It is part of the sandbox's record, so its serde form must stay readable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxPlan {
@@ -24,11 +37,14 @@ pub struct SandboxPlan {
     pub network: NamespaceScope,
     /// `Pod` or `Node`.
     pub ipc: NamespaceScope,
-    /// `Container` or `Node`: the sandbox has no PID namespace of its own.
+    /// With `Pod` the sandbox has a PID namespace, with a process 1 of its own.
     pub pid: NamespaceScope,
+    /// The pod's user namespace; `None` for the node's.
+    #[serde(default)]
+    pub user: Option<UserIds>,
     /// A UTS namespace comes with the network namespace.
     pub new_uts: bool,
-    /// Empty in the node's network namespace: the node's name then.
+    /// Empty in the node's network namespace, and where the caller names none: the node's name then.
     pub hostname: String,
     /// Sorted by name; written with dots.
     pub sysctls: Vec<(String, String)>,
@@ -67,11 +83,27 @@ pub fn sandbox(config: &cri::PodSandboxConfig) -> Result<SandboxPlan, ConfigErro
     let linux = config.linux.clone().unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
     // An absent message says nothing, and a PID namespace for each container is what every kubelet asks for.
-    let pid = security.namespace_options.as_ref().map_or(Ok(NamespaceScope::Container), pid)?;
+    let pid = match security.namespace_options.as_ref().map(cri::NamespaceOption::pid) {
+        None | Some(cri::NamespaceMode::Container) => NamespaceScope::Container,
+        Some(cri::NamespaceMode::Pod) => NamespaceScope::Pod,
+        Some(cri::NamespaceMode::Node) => NamespaceScope::Node,
+        Some(cri::NamespaceMode::Target) => {
+            return Err(ConfigError::new(PID, "mode TARGET is for a container", "use POD, CONTAINER or NODE"));
+        }
+    };
     let options = security.namespace_options.unwrap_or_default();
     let network = pod_or_node("network", options.network())?;
     let ipc = pod_or_node("ipc", options.ipc())?;
-    user_namespace("linux.security_context.namespace_options.userns_options", options.userns_options.as_ref())?;
+    let user = user_namespace(USERNS, options.userns_options.as_ref())?;
+    for (field, scope) in [(PID, pid), ("linux.security_context.namespace_options.ipc", ipc)] {
+        if user.is_some() && scope == NamespaceScope::Node {
+            return Err(ConfigError::new(
+                field,
+                "a pod with a user namespace of its own has no rights in the node's namespace",
+                "use POD, or the node's user namespace",
+            ));
+        }
+    }
     if security.run_as_group.is_some() && security.run_as_user.is_none() {
         return Err(ConfigError::new(
             "linux.security_context.run_as_group",
@@ -83,6 +115,7 @@ pub fn sandbox(config: &cri::PodSandboxConfig) -> Result<SandboxPlan, ConfigErro
         network,
         ipc,
         pid,
+        user,
         new_uts: network == NamespaceScope::Pod,
         hostname: hostname(config, network)?,
         sysctls: super::sysctls::compile(&linux.sysctls, network, ipc)?,
@@ -118,44 +151,48 @@ fn pod_or_node(which: &str, mode: cri::NamespaceMode) -> Result<NamespaceScope, 
     }
 }
 
-/// The PID scope. `POD` and `TARGET` need an init of the pod and joining a container's namespace.
-pub(super) fn pid(options: &cri::NamespaceOption) -> Result<NamespaceScope, ConfigError> {
-    const FIELD: &str = "linux.security_context.namespace_options.pid";
-    match options.pid() {
-        cri::NamespaceMode::Container => Ok(NamespaceScope::Container),
-        cri::NamespaceMode::Node => Ok(NamespaceScope::Node),
-        cri::NamespaceMode::Pod => Err(ConfigError::new(
-            FIELD,
-            "a PID namespace shared by the pod (shareProcessNamespace) is not implemented",
-            "use CONTAINER or NODE",
-        )),
-        cri::NamespaceMode::Target => Err(ConfigError::new(
-            FIELD,
-            "joining the PID namespace of another container (TARGET) is not implemented",
-            "use CONTAINER or NODE",
+pub(super) const PID: &str = "linux.security_context.namespace_options.pid";
+pub(super) const USERNS: &str = "linux.security_context.namespace_options.userns_options";
+
+/// The pod's user namespace. An absent message means the node's, as containerd reads it.
+///
+/// One range for users and groups is what the kubelet gives, and what id-mapped mounts of everybody's volumes need.
+pub(super) fn user_namespace(
+    field: &str,
+    options: Option<&cri::UserNamespace>,
+) -> Result<Option<UserIds>, ConfigError> {
+    let Some(options) = options else { return Ok(None) };
+    match options.mode() {
+        cri::NamespaceMode::Node if options.uids.is_empty() && options.gids.is_empty() => Ok(None),
+        cri::NamespaceMode::Node => {
+            Err(ConfigError::new(field, "mode NODE comes with id mappings", "leave the mappings out, or use mode POD"))
+        }
+        cri::NamespaceMode::Pod => user_ids(field, &options.uids, &options.gids).map(Some),
+        other => Err(ConfigError::new(
+            field,
+            format!("mode {} does not exist for user namespaces", other.as_str_name()),
+            "use POD or NODE",
         )),
     }
 }
 
-/// Only the node's user namespace is served; an absent message means no user namespace, as containerd reads it.
-pub(super) fn user_namespace(field: &str, options: Option<&cri::UserNamespace>) -> Result<(), ConfigError> {
-    let Some(options) = options else { return Ok(()) };
-    match options.mode() {
-        cri::NamespaceMode::Node if options.uids.is_empty() && options.gids.is_empty() => Ok(()),
-        cri::NamespaceMode::Node => Err(ConfigError::new(
-            field,
-            "mode NODE comes with id mappings",
-            "leave the mappings out, or use mode POD on a runtime that has it",
-        )),
-        cri::NamespaceMode::Pod => {
-            Err(ConfigError::new(field, "user namespaces (hostUsers: false) are not implemented", "use mode NODE"))
-        }
-        other => Err(ConfigError::new(
-            field,
-            format!("mode {} does not exist for user namespaces", other.as_str_name()),
-            "use mode NODE",
-        )),
+/// The range of a pair of mappings.
+pub(super) fn user_ids(field: &str, uids: &[cri::IdMapping], gids: &[cri::IdMapping]) -> Result<UserIds, ConfigError> {
+    let refuse = |reason: String| Err(ConfigError::new(field, reason, "give one mapping of id 0 and up for both"));
+    let ([uid], [gid]) = (uids, gids) else {
+        return refuse(format!("it has {} user mappings and {} group mappings", uids.len(), gids.len()));
+    };
+    if uid != gid {
+        return refuse("users and groups are mapped differently".to_owned());
     }
+    if uid.container_id != 0 {
+        return refuse(format!("id 0 inside is not mapped: the mapping starts at {}", uid.container_id));
+    }
+    // The highest id means "nobody in particular" to the kernel.
+    if uid.length == 0 || uid.host_id.checked_add(uid.length).is_none() {
+        return refuse(format!("{} ids from {} are no range of ids", uid.length, uid.host_id));
+    }
+    Ok(UserIds { host: uid.host_id, length: uid.length })
 }
 
 /// 64 bytes is the kernel's limit for a host name (uname(2)).
@@ -166,13 +203,6 @@ fn hostname(config: &cri::PodSandboxConfig, network: NamespaceScope) -> Result<S
     if network == NamespaceScope::Node {
         // The UTS namespace is the node's too: a name of the pod's own could only be set for the whole node.
         return Ok(String::new());
-    }
-    if name.is_empty() {
-        return Err(ConfigError::new(
-            "hostname",
-            "it is empty although the pod has a network namespace of its own",
-            "name the pod's host",
-        ));
     }
     if name.len() > MAX_HOSTNAME {
         return Err(ConfigError::new(

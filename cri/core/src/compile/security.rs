@@ -6,11 +6,11 @@ use oci_spec::runtime as oci;
 
 use super::container::capability_sets;
 use crate::{
-    error::ConfigError,
+    error::{ConfigError, no_nul},
     host::HostFacts,
     seccomp,
     users::{self, Id, Identity, UserString},
-    view::{ImageView, Paths},
+    view::{HostFiles, ImageView, Paths},
 };
 
 /// Who a container's process runs as: run_as_username, run_as_user, the image's USER, or root, in this order.
@@ -156,29 +156,47 @@ fn legacy_profile(field: &str, text: &str, unset: ProfileType) -> Result<cri::Se
     Ok(cri::SecurityProfile { profile_type: kind.into(), localhost_ref: path.to_owned() })
 }
 
-/// Berth applies no AppArmor profile; a container that asks for one is refused rather than run without it.
-pub(super) fn apparmor(facts: &HostFacts, security: &cri::LinuxContainerSecurityContext) -> Result<(), ConfigError> {
+/// What RuntimeDefault means: a profile that whoever sets up the node loads under this name.
+const APPARMOR_DEFAULT: &str = "berth-default";
+
+/// The AppArmor profile of a container; a container that asks for one that can't be applied is refused rather than run
+/// without it. The new field wins over the old one.
+pub(super) fn apparmor(
+    facts: &HostFacts,
+    security: &cri::LinuxContainerSecurityContext,
+    host: &HostFiles,
+) -> Result<Option<String>, ConfigError> {
     const FIELD: &str = "linux.security_context.apparmor";
-    let profile = match &security.apparmor {
-        Some(profile) => profile.clone(),
+    let (field, profile) = match &security.apparmor {
+        Some(profile) => (FIELD, profile.clone()),
         None => {
+            const OLD: &str = "linux.security_context.apparmor_profile";
             #[allow(deprecated, reason = "older clients set nothing else")]
             let legacy = &security.apparmor_profile;
-            legacy_profile("linux.security_context.apparmor_profile", legacy, ProfileType::Unconfined)?
+            (OLD, legacy_profile(OLD, legacy, ProfileType::Unconfined)?)
         }
     };
     let name = match profile.profile_type() {
-        ProfileType::Unconfined => return Ok(()),
-        ProfileType::RuntimeDefault if security.privileged && facts.apparmor => return Ok(()),
-        ProfileType::RuntimeDefault => "RuntimeDefault".to_owned(),
-        ProfileType::Localhost => format!("{:?}", profile.localhost_ref),
+        ProfileType::Unconfined => return Ok(None),
+        // Privileged containers are never confined.
+        _ if security.privileged && facts.apparmor => return Ok(None),
+        ProfileType::RuntimeDefault => APPARMOR_DEFAULT,
+        ProfileType::Localhost => {
+            profile.localhost_ref.strip_prefix("localhost/").unwrap_or(&profile.localhost_ref).trim()
+        }
     };
-    let reason = if facts.apparmor {
-        format!("AppArmor profiles are not implemented, so {name} cannot be applied")
-    } else {
-        format!("this host has no AppArmor, so {name} cannot be applied")
-    };
-    Err(ConfigError::new(FIELD, reason, "use Unconfined, or another node"))
+    no_nul(field, name)?;
+    let refuse = |reason: String, remedy: &str| Err(ConfigError::new(field, reason, remedy));
+    if !facts.apparmor {
+        return refuse(
+            format!("this host has no AppArmor, so {name:?} cannot be applied"),
+            "use Unconfined, or another node",
+        );
+    }
+    if !host.apparmor_profiles.iter().any(|loaded| loaded == name) {
+        return refuse(format!("the profile {name:?} is not loaded on the node"), "load it with apparmor_parser(8)");
+    }
+    Ok(Some(name.to_owned()))
 }
 
 /// Labels mean nothing on a host without SELinux; on one with it they would have to be applied.

@@ -5,7 +5,9 @@ mod containers;
 mod golden;
 mod hostile;
 mod mounts;
+mod pods;
 mod sandboxes;
+mod volumes;
 
 use berth_cri_proto::v1 as cri;
 use berth_plan::container as plan;
@@ -16,7 +18,7 @@ use crate::{
     ConfigError, HostFacts, ImageView, Paths, SandboxView, capabilities,
     host::{Arch, CgroupLayout, UnifiedOptions},
     seccomp::Filters,
-    view::{HostPath, Propagation},
+    view::{HostPath, Propagation, VolumeImage},
 };
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -144,8 +146,17 @@ impl Case {
 
     fn compile(&self) -> Result<(oci::Spec, plan::Container), ConfigError> {
         let plan = sandbox(&self.sandbox)?;
-        let view =
-            SandboxView { id: "sandbox-1", name: "web", namespace: "default", uid: "uid-1", holder: 77, plan: &plan };
+        let running = [("target".to_owned(), 99)].into();
+        let view = SandboxView {
+            id: "sandbox-1",
+            name: "web",
+            namespace: "default",
+            uid: "uid-1",
+            holder: 77,
+            init: 78,
+            running: &running,
+            plan: &plan,
+        };
         container(&self.facts, &view, &self.config, &self.image, &self.paths)
     }
 

@@ -125,7 +125,7 @@ impl Index {
     pub(crate) fn take_unused(&mut self) -> Vec<LayerEntry> {
         let mut used: HashSet<&LayerKey> = HashSet::new();
         used.extend(self.images.values().flat_map(|entry| &entry.record.layers));
-        used.extend(self.snapshots.values().flat_map(|snapshot| &snapshot.layers));
+        used.extend(self.snapshots.values().flat_map(SnapshotRecord::held));
         let leased: HashSet<&Digest> = self.leases.values().flat_map(|lease| &lease.layers).collect();
         let unused: Vec<LayerKey> = self
             .layers

@@ -82,6 +82,16 @@ pub(crate) struct SnapshotRecord {
     pub(crate) image: String,
     /// Bottom first.
     pub(crate) layers: Vec<LayerKey>,
+    /// Layers of the images that the container mounts as volumes, one list an image, bottom first.
+    #[serde(default)]
+    pub(crate) volumes: Vec<Vec<LayerKey>>,
+}
+
+impl SnapshotRecord {
+    /// All layers that the container needs.
+    pub(crate) fn held(&self) -> impl Iterator<Item = &LayerKey> {
+        self.layers.iter().chain(self.volumes.iter().flatten())
+    }
 }
 
 /// A record that can be told apart from one of a future version.

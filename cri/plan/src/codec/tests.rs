@@ -29,21 +29,31 @@ fn namespaces() -> impl Strategy<Value = NewNamespaces> {
     })
 }
 
+fn range() -> impl Strategy<Value = Option<IdRange>> {
+    option::of(any::<(u32, u32)>().prop_map(|(host, length)| IdRange { host, length }))
+}
+
+fn pid_from() -> impl Strategy<Value = PidFrom> {
+    prop_oneof![Just(PidFrom::Shim), Just(PidFrom::Pod), text().prop_map(PidFrom::Container)]
+}
+
 fn mount() -> impl Strategy<Value = Mount> {
     let source = prop_oneof![
         (text(), pairs()).prop_map(|(kind, options)| MountSource::Filesystem { kind, options }),
         (text(), any::<bool>()).prop_map(|(path, recursive)| MountSource::Bind { path, recursive }),
         (vec((text(), text(), pairs()), 0..3), pairs())
             .prop_map(|(hierarchies, links)| MountSource::Cgroup { hierarchies, links }),
+        (texts(), text()).prop_map(|(layers, sub_path)| MountSource::Image { layers, sub_path }),
     ];
-    (source, text(), any::<u64>(), any::<u64>(), any::<bool>(), any::<u64>()).prop_map(
-        |(source, destination, attr_set, attr_clear, recursive_attr, propagation)| Mount {
+    (source, text(), any::<u64>(), any::<u64>(), any::<bool>(), any::<u64>(), range()).prop_map(
+        |(source, destination, attr_set, attr_clear, recursive_attr, propagation, idmap)| Mount {
             source,
             destination,
             attr_set,
             attr_clear,
             recursive_attr,
             propagation,
+            idmap,
         },
     )
 }
@@ -51,7 +61,7 @@ fn mount() -> impl Strategy<Value = Mount> {
 fn process() -> impl Strategy<Value = Process> {
     let who = (any::<u32>(), any::<u32>(), vec(any::<u32>(), 0..3), option::of(any::<u32>()));
     let may = (any::<[u64; 5]>(), any::<bool>(), vec(any::<u8>(), 0..32), vec(any::<(u32, u64, u64)>(), 0..3));
-    (texts(), texts(), text(), who, may, option::of(any::<i32>()), any::<bool>()).prop_map(
+    (texts(), texts(), text(), who, may, option::of(any::<i32>()), any::<bool>(), text()).prop_map(
         |(
             args,
             env,
@@ -60,6 +70,7 @@ fn process() -> impl Strategy<Value = Process> {
             (caps, no_new_privileges, seccomp, rlimits),
             oom_score_adj,
             terminal,
+            apparmor,
         )| {
             let [bounding, effective, permitted, inheritable, ambient] = caps;
             let rlimits = rlimits.into_iter().map(|(resource, soft, hard)| Rlimit { resource, soft, hard }).collect();
@@ -78,6 +89,7 @@ fn process() -> impl Strategy<Value = Process> {
                 rlimits,
                 oom_score_adj,
                 terminal,
+                apparmor,
             }
         },
     )
@@ -101,12 +113,24 @@ fn container() -> impl Strategy<Value = Container> {
     let stdin = prop_oneof![Just(Stdin::None), Just(Stdin::Open), Just(Stdin::Once)];
     let root = (rootfs, any::<bool>(), any::<u64>());
     let files = (vec(mount(), 0..3), vec(device, 0..3), pairs(), pairs(), texts(), texts());
-    (text(), namespaces(), option::of(text()), root, files, process(), text(), stdin).prop_map(
-        |(id, namespaces, hostname, (rootfs, readonly_rootfs, root_propagation), files, process, log_path, stdin)| {
+    let namespaces = (namespaces(), pid_from(), range());
+    (text(), namespaces, option::of(text()), root, files, process(), text(), stdin).prop_map(
+        |(
+            id,
+            (namespaces, pid_from, user),
+            hostname,
+            (rootfs, readonly_rootfs, root_propagation),
+            files,
+            process,
+            log_path,
+            stdin,
+        )| {
             let (mounts, devices, links, sysctls, masked_paths, readonly_paths) = files;
             Container {
                 id,
                 namespaces,
+                pid_from,
+                user,
                 hostname,
                 rootfs,
                 readonly_rootfs,
@@ -139,9 +163,18 @@ fn request() -> impl Strategy<Value = Request> {
     let target = prop_oneof![text().prop_map(Target::Container), text().prop_map(Target::Exec)];
     prop_oneof![
         any::<u16>().prop_map(|protocol| Request::Hello { protocol }),
-        (any::<[bool; 3]>(), text(), pairs()).prop_map(|([join_network, new_ipc, new_uts], hostname, sysctls)| {
-            Request::Sandbox { join_network, new_ipc, new_uts, hostname, sysctls }
-        }),
+        (any::<[bool; 5]>(), range(), text(), pairs()).prop_map(
+            |([join_network, new_network, new_ipc, new_uts, shared_pid], user, hostname, sysctls)| Request::Sandbox {
+                join_network,
+                new_network,
+                new_ipc,
+                new_uts,
+                shared_pid,
+                user,
+                hostname,
+                sysctls
+            }
+        ),
         (text(), any::<u8>(), any::<bool>()).prop_map(|(container, cgroup_tasks, cgroup_v2)| Request::Start {
             container,
             cgroup_tasks,
@@ -226,16 +259,16 @@ proptest! {
     fn a_container_comes_back_and_so_does_its_head(plan in container()) {
         holds(&plan);
         let head = container_head(&encode(&plan).expect("it fits")).expect("its head");
-        let Container { id, namespaces, log_path, stdin, process: Process { terminal, .. }, .. } = plan;
-        prop_assert_eq!(head, ContainerHead { id, namespaces, log_path, stdin, terminal });
+        let Container { id, namespaces, pid_from, user, log_path, stdin, process: Process { terminal, .. }, .. } = plan;
+        prop_assert_eq!(head, ContainerHead { id, namespaces, pid_from, user, log_path, stdin, terminal });
     }
 
     #[test]
-    fn an_exec_comes_back_and_so_does_its_head(id in text(), container in text(), process in process()) {
-        let plan = Exec { id, container, process };
+    fn an_exec_comes_back_and_so_does_its_head(id in text(), container in text(), process in process(), user in range()) {
+        let plan = Exec { id, container, process, user };
         holds(&plan);
         let head = exec_head(&encode(&plan).expect("it fits")).expect("its head");
-        let Exec { id, container, process: Process { terminal, .. } } = plan;
+        let Exec { id, container, process: Process { terminal, .. }, .. } = plan;
         prop_assert_eq!(head, ExecHead { id, container, terminal });
     }
 
@@ -250,7 +283,7 @@ proptest! {
     fn no_bytes_make_it_panic(mut bytes in vec(any::<u8>(), 0..600), good in container(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
         for kind in 0..8 {
             if bytes.len() > 3 {
-                bytes[..3].copy_from_slice(&[1, 0, kind]);
+                bytes[..3].copy_from_slice(&[2, 0, kind]);
             }
             let _ = decode::<Container>(&bytes);
             let _ = decode::<Exec>(&bytes);
@@ -271,13 +304,13 @@ proptest! {
 #[test]
 fn promises_of_great_lengths_are_refused_without_allocating() {
     // A ToShim with a Sandbox whose hostname is said to have 4 GiB.
-    let mut bytes = vec![1, 0, 3];
+    let mut bytes = vec![2, 0, 3];
     bytes.extend(7_u64.to_le_bytes());
-    bytes.extend([1, 1, 1, 1]);
+    bytes.extend([1, 1, 1, 1, 1, 1, 0]);
     bytes.extend(u32::MAX.to_le_bytes());
     assert_eq!(decode::<ToShim>(&bytes), Err(DecodeError::Truncated));
     // An Exec whose args are said to be more than any list may have.
-    let mut bytes = vec![1, 0, 2];
+    let mut bytes = vec![2, 0, 2];
     bytes.extend([0; 4 + 4 + 1]);
     bytes.extend(70_000_u32.to_le_bytes());
     assert_eq!(decode::<Exec>(&bytes), Err(DecodeError::TooMany));
@@ -302,6 +335,9 @@ fn what_is_too_large_is_not_sent() {
     let request = Request::ReopenLog { container: "x".repeat(MAX_MESSAGE) };
     assert_eq!(encode(&ToShim { number: 1, request }), Err(EncodeError::TooLarge { limit: MAX_MESSAGE }));
     let process = Process { args: vec![String::new(); MAX_ITEMS + 1], ..Process::default() };
-    assert_eq!(encode(&Exec { id: String::new(), container: String::new(), process }), Err(EncodeError::TooMany));
+    assert_eq!(
+        encode(&Exec { id: String::new(), container: String::new(), process, user: None }),
+        Err(EncodeError::TooMany)
+    );
     assert_eq!(decode::<Exit>(&[0; 300]), Err(DecodeError::TooLarge { limit: 256 }));
 }

@@ -1,8 +1,8 @@
 //! How each type lies in a frame.
 
 use crate::container::{
-    Capabilities, Container, ContainerHead, Device, DeviceKind, Exec, ExecHead, Mount, MountSource, NewNamespaces,
-    Process, Rlimit, Rootfs, Stdin,
+    Capabilities, Container, ContainerHead, Device, DeviceKind, Exec, ExecHead, IdRange, Mount, MountSource,
+    NewNamespaces, PidFrom, Process, Rlimit, Rootfs, Stdin,
 };
 use crate::message::{Event, Exit, Failure, FromShim, Held, Reply, Request, Stage, Target, ToShim};
 
@@ -208,8 +208,15 @@ macro_rules! variants {
 
 structure!(NewNamespaces { mount, pid, cgroup, ipc, uts, net });
 variants!(Rootfs { 0 => Overlay { lower, upper, work }, 1 => Folder { path } });
-structure!(Mount { source, destination, attr_set, attr_clear, recursive_attr, propagation });
-variants!(MountSource { 0 => Filesystem { kind, options }, 1 => Bind { path, recursive }, 2 => Cgroup { hierarchies, links } });
+variants!(PidFrom { 0 => Shim, 1 => Pod, 2 => Container { name @ 0 } });
+structure!(IdRange { host, length });
+structure!(Mount { source, destination, attr_set, attr_clear, recursive_attr, propagation, idmap });
+variants!(MountSource {
+    0 => Filesystem { kind, options },
+    1 => Bind { path, recursive },
+    2 => Cgroup { hierarchies, links },
+    3 => Image { layers, sub_path },
+});
 structure!(Device { path, kind, major, minor, mode, uid, gid });
 variants!(DeviceKind { 0 => Character, 1 => Block });
 structure!(Capabilities { bounding, effective, permitted, inheritable, ambient });
@@ -230,10 +237,13 @@ structure!(Process {
     seccomp,
     rlimits,
     oom_score_adj,
+    apparmor,
 });
 structure!(Container {
     id,
     namespaces,
+    pid_from,
+    user,
     log_path,
     stdin,
     process,
@@ -248,15 +258,15 @@ structure!(Container {
     masked_paths,
     readonly_paths,
 });
-structure!(Exec { id, container, process });
-structure!(ContainerHead { id, namespaces, log_path, stdin, terminal });
+structure!(Exec { id, container, process, user });
+structure!(ContainerHead { id, namespaces, pid_from, user, log_path, stdin, terminal });
 structure!(ExecHead { id, container, terminal });
 
 structure!(ToShim { number, request });
 variants!(FromShim { 0 => Reply { number, reply }, 1 => Event { event } });
 variants!(Request {
     0 => Hello { protocol },
-    1 => Sandbox { join_network, new_ipc, new_uts, hostname, sysctls },
+    1 => Sandbox { join_network, new_network, new_ipc, new_uts, shared_pid, user, hostname, sysctls },
     2 => Start { container, cgroup_tasks, cgroup_v2 },
     3 => Exec { exec, cgroup_tasks, cgroup_v2 },
     4 => Signal { target, signal },

@@ -1,5 +1,6 @@
 //! CreateContainer: decides everything about a container and writes it down. Nothing runs yet.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_cri_core::state::ContainerState;
@@ -21,7 +22,7 @@ use crate::rules;
 use crate::runtime::{Runtime, new_id};
 use crate::sandbox::Sandbox;
 use crate::tasks::blocking;
-use crate::teardown;
+use crate::{teardown, volume_images};
 
 pub(crate) async fn call(
     runtime: &Arc<Runtime>,
@@ -71,7 +72,7 @@ fn make(
     runtime: &Runtime,
     sandbox: &Sandbox,
     id: &str,
-    config: cri::ContainerConfig,
+    mut config: cri::ContainerConfig,
     image: &Image,
 ) -> Result<ContainerRecord, Status> {
     if let Some(limits) = config.linux.as_ref().and_then(|linux| linux.resources.as_ref()) {
@@ -79,8 +80,12 @@ fn make(
     }
     let users = runtime.images.users(image).map_err(|error| store_status(&error))?;
     let view = ImageView::new(&image.config, users.passwd.clone(), users.group.clone());
-    let snapshot = runtime.images.snapshot(id, image).map_err(|error| store_status(&error))?;
-    let paths = paths(runtime, sandbox, id, &config, &snapshot)?;
+    let volumes = volume_images::find(runtime, &config)?;
+    let held: Vec<Image> = volumes.iter().map(|(_, image)| image.clone()).collect();
+    let snapshot = runtime.images.snapshot_with(id, image, &held).map_err(|error| store_status(&error))?;
+    let mut paths = paths(runtime, sandbox, id, &config, &snapshot)?;
+    paths.host.images = volume_images::views(&volumes, &snapshot);
+    let running = running(runtime, sandbox);
     let metadata = sandbox.metadata();
     let outer = SandboxView {
         id: &sandbox.id,
@@ -88,10 +93,14 @@ fn make(
         namespace: &metadata.namespace,
         uid: &metadata.uid,
         holder: sandbox.shim().map_or(0, |shim| shim.pid),
+        init: init(runtime, sandbox),
+        running: &running,
         plan: &sandbox.plan,
     };
     let (spec, plan) =
         compile::container(&runtime.facts, &outer, &config, &view, &paths).map_err(|error| invalid(&error))?;
+    volume_images::check(&config, &paths.host.images)?;
+    volume_images::note(&mut config, &paths.host.images);
     let security = config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default();
     let identity = compile::identity(&security, &view).map_err(|error| invalid(&error))?;
     let record = ContainerRecord {
@@ -112,6 +121,25 @@ fn make(
     write(runtime, &record, &spec, &plan)
         .map_err(|error| Status::internal(format!("the container's record: {error}")))?;
     Ok(record)
+}
+
+/// The sandbox's containers that another one may join.
+fn running(runtime: &Runtime, sandbox: &Sandbox) -> BTreeMap<String, i32> {
+    let containers = runtime.containers_of(&sandbox.id).into_iter();
+    let running = containers.filter_map(|container| match container.state() {
+        ContainerState::Running { pid, .. } => Some((container.id.clone(), pid)),
+        ContainerState::Created | ContainerState::Exited { .. } => None,
+    });
+    running.collect()
+}
+
+/// Process 1 of the PID namespace that the containers share, as the shim wrote it down.
+fn init(runtime: &Runtime, sandbox: &Sandbox) -> i32 {
+    if sandbox.plan.pid != compile::NamespaceScope::Pod {
+        return 0;
+    }
+    let path = runtime.places.sandbox(&sandbox.id).join("init.pid");
+    record::read(&path, 64).ok().flatten().and_then(|text| String::from_utf8(text).ok()?.parse().ok()).unwrap_or(0)
 }
 
 fn paths(

@@ -38,6 +38,15 @@ pub(crate) async fn call(
     }
     let config = required(request.config, "config")?;
     let mut plan = compile::sandbox(&config).map_err(|error| invalid(&error))?;
+    if plan.user.is_some() {
+        let work = Arc::clone(runtime);
+        let tried = blocking(move || work.user_namespaces.supported(&work.shim, &work.places.root).clone()).await?;
+        tried.map_err(|reason| {
+            Status::failed_precondition(format!(
+                "this node can't give pods user namespaces (hostUsers: false): {reason}"
+            ))
+        })?;
+    }
     let name = names::sandbox(config.metadata.as_ref().unwrap_or(&Default::default()));
     // A repeated call waits for the first one here, and finds what it made.
     let _operation = runtime.operations.begin(&format!("sandbox {name}"), "run").await;
@@ -130,10 +139,11 @@ fn make_folder(runtime: &Runtime, record: SandboxRecord) -> io::Result<()> {
 /// Everything at once: the shim is started and the files are made while the plugins work.
 async fn make(runtime: &Arc<Runtime>, record: &SandboxRecord) -> Result<Made, Status> {
     let (namespace_sender, namespace) = oneshot::channel();
+    let (holder_sender, holder) = oneshot::channel();
     // All three are waited for, also when one fails: nothing may be made any more while it is taken down.
     let (shim, ips, files) = tokio::join!(
-        start_shim(runtime, record, namespace),
-        attach(runtime, record, namespace_sender),
+        start_shim(runtime, record, namespace, holder_sender),
+        attach(runtime, record, namespace_sender, holder),
         make_files(runtime, record),
     );
     match (shim, ips, files) {
@@ -145,8 +155,8 @@ async fn make(runtime: &Arc<Runtime>, record: &SandboxRecord) -> Result<Made, St
                     shim.kill();
                     Err(failed.unwrap_or_else(|| Status::internal("the sandbox was not made")))
                 }
-                // A shim that got no network has failed for the reason that the network has.
-                Err(status) => Err(failed.unwrap_or(status)),
+                // Of the two, who waited for the other has failed for the other's reason.
+                Err(status) => Err(failed.filter(|_| record.plan.user.is_none()).unwrap_or(status)),
             }
         }
     }
@@ -162,23 +172,36 @@ async fn make_files(runtime: &Arc<Runtime>, record: &SandboxRecord) -> Result<()
     made.await?.map_err(io_status("the sandbox's files"))
 }
 
-/// The network: `made` gets the namespace as soon as it is there, the plugins may take longer.
+/// The network: `made` gets the namespace as soon as it is there, the plugins may take longer. That of a pod with a user
+/// namespace is the shim's to make; `holder` says which process is in it then.
 async fn attach(
     runtime: &Arc<Runtime>,
     record: &SandboxRecord,
     made: oneshot::Sender<Option<NetNs>>,
+    holder: oneshot::Receiver<i32>,
 ) -> Result<Vec<String>, Status> {
     if record.plan.network == NamespaceScope::Node {
         let _ = made.send(None);
         return Ok(Vec::new());
     }
+    let holder = if record.plan.user.is_some() {
+        let _ = made.send(None);
+        Err(holder.await.map_err(|_| Status::aborted("there is no network namespace"))?)
+    } else {
+        Ok(made)
+    };
     let (work, record) = (Arc::clone(runtime), record.clone());
     let id = record.id.clone();
     let attached = blocking(move || {
         let path = work.places.namespace(&record.id);
         let list = work.network.choose()?;
-        let namespace = work.network.make(&path)?;
-        let _ = made.send(Some(namespace));
+        match holder {
+            Err(shim) => work.network.adopt(&path, shim)?,
+            Ok(made) => {
+                let namespace = work.network.make(&path)?;
+                let _ = made.send(Some(namespace));
+            }
+        }
         work.network.attach(&list, &record.id, &path, &record.config.0, &record.plan)
     });
     attached.await?.map_err(|error| Status::unknown(format!("failed to setup network for sandbox {id:?}: {error}")))
@@ -188,6 +211,7 @@ async fn start_shim(
     runtime: &Arc<Runtime>,
     record: &SandboxRecord,
     namespace: oneshot::Receiver<Option<NetNs>>,
+    ready: oneshot::Sender<i32>,
 ) -> Result<(Arc<Shim>, mpsc::UnboundedReceiver<Event>), Status> {
     let failed =
         |error: &dyn std::fmt::Display| Status::internal(format!("failed to start the sandbox's shim: {error}"));
@@ -199,9 +223,11 @@ async fn start_shim(
     });
     spawned.await?.map_err(|error| failed(&error))?;
     let (shim, _, events) = Shim::connect(&folder).await.map_err(|error| failed(&error))?;
-    let ready = ready_shim(record, &shim, namespace).await;
-    match ready {
-        Ok(()) => Ok((shim, events)),
+    match ready_shim(record, &shim, namespace).await {
+        Ok(()) => {
+            let _ = ready.send(shim.pid);
+            Ok((shim, events))
+        }
         Err(status) => {
             shim.kill();
             Err(status)
@@ -218,8 +244,11 @@ async fn ready_shim(
     let plan = &record.plan;
     let request = Request::Sandbox {
         join_network: namespace.is_some(),
+        new_network: plan.user.is_some() && plan.network == NamespaceScope::Pod,
         new_ipc: plan.ipc == NamespaceScope::Pod,
         new_uts: plan.new_uts,
+        shared_pid: plan.pid == NamespaceScope::Pod,
+        user: plan.user.map(Into::into),
         hostname: plan.hostname.clone(),
         sysctls: plan.sysctls.clone(),
     };

@@ -13,14 +13,17 @@ use crate::tasks::blocking;
 
 pub(crate) async fn call(runtime: &Arc<Runtime>, request: cri::StatusRequest) -> Result<cri::StatusResponse, Status> {
     let work = Arc::clone(runtime);
-    let network = match blocking(move || work.network.ready()).await? {
+    let looked = blocking(move || {
+        let user_namespaces = work.user_namespaces.supported(&work.shim, &work.places.root).is_ok();
+        (work.network.ready(), user_namespaces)
+    });
+    let (network, user_namespaces) = looked.await?;
+    let network = match network {
         Ok(()) => condition("NetworkReady", None),
         Err(error) => condition("NetworkReady", Some(("NetworkPluginNotReady", error.to_string()))),
     };
-    let features = cri::RuntimeHandlerFeatures {
-        recursive_read_only_mounts: runtime.facts.recursive_read_only,
-        user_namespaces: false,
-    };
+    let features =
+        cri::RuntimeHandlerFeatures { recursive_read_only_mounts: runtime.facts.recursive_read_only, user_namespaces };
     Ok(cri::StatusResponse {
         status: Some(cri::RuntimeStatus { conditions: vec![condition("RuntimeReady", None), network] }),
         info: if request.verbose { info(runtime) } else { HashMap::new() },

@@ -11,6 +11,7 @@ use berth_cri_proto::v1 as cri;
 use tonic::Code;
 
 use crate::bench::{Bench, hello, pod, script};
+use crate::pods::{a_pod_has_users_of_its_own, containers_share_processes, images_are_volumes};
 
 pub(crate) type Case = fn(Bench) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -30,6 +31,9 @@ cases![
     failures_unwind,
     calls_are_idempotent,
     a_second_runtime_is_refused,
+    a_pod_has_users_of_its_own,
+    containers_share_processes,
+    images_are_volumes,
     every_crash_ends_clean,
 ];
 

@@ -70,6 +70,7 @@ fn starts_and_execs_take() {
         let exec = Exec {
             id: format!("e{n}"),
             container: "held".to_owned(),
+            user: None,
             process: crate::place::process(&["/usr/bin/true"]),
         };
         let begin = Instant::now();

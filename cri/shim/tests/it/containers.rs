@@ -284,6 +284,7 @@ fn a_container_joins_the_cgroups_it_is_given() {
         attr_clear: 0,
         recursive_attr: false,
         propagation: 0,
+        idmap: None,
     });
     let pid = place.start_in(&plan, &procs, Some(&folder)).expect("start");
     for folder in &folders {
@@ -314,8 +315,11 @@ fn a_sandbox_joins_its_network_and_sets_sysctls_there() {
     let sysctl = |value: &str| vec![("net.ipv4.ip_default_ttl".to_owned(), value.to_owned())];
     let request = |sysctls| Request::Sandbox {
         join_network: true,
+        new_network: false,
         new_ipc: true,
         new_uts: true,
+        shared_pid: false,
+        user: None,
         hostname: "pod-2".to_owned(),
         sysctls,
     };

@@ -8,8 +8,9 @@ use berth_sys::fd;
 
 use crate::place::{Place, name_of, process};
 
-fn plan(id: &str, container: &str, script: &str) -> Exec {
-    Exec { id: id.to_owned(), container: container.to_owned(), process: process(&["/bin/sh", "-c", script]) }
+pub(crate) fn plan(id: &str, container: &str, script: &str) -> Exec {
+    let process = process(&["/bin/sh", "-c", script]);
+    Exec { id: id.to_owned(), container: container.to_owned(), user: None, process }
 }
 
 fn null() -> OwnedFd {
@@ -17,7 +18,7 @@ fn null() -> OwnedFd {
 }
 
 /// Runs it to its end: its exit, and what it wrote to both streams.
-fn run(place: &mut Place, plan: &Exec) -> (Exit, String) {
+pub(crate) fn run(place: &mut Place, plan: &Exec) -> (Exit, String) {
     let (reader, writer) = fd::pipe().expect("pipe");
     let input = null();
     place.exec(plan, [input.as_fd(), writer.as_fd(), writer.as_fd()]).expect("exec");

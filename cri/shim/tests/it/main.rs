@@ -9,5 +9,6 @@ mod execs;
 mod hostile;
 mod logs;
 mod place;
+mod pods;
 mod protocol;
 mod terminals;

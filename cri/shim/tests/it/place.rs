@@ -30,14 +30,12 @@ pub(crate) const DEFAULT_CAPABILITIES: u64 = 0xa804_25fb;
 impl Place {
     /// A shim with its sandbox made: own IPC and UTS namespaces, the host's network.
     pub(crate) fn new() -> Self {
+        Self::with(sandbox())
+    }
+
+    /// A shim with a sandbox as asked for.
+    pub(crate) fn with(request: Request) -> Self {
         let mut place = Self::without_sandbox();
-        let request = Request::Sandbox {
-            join_network: false,
-            new_ipc: true,
-            new_uts: true,
-            hostname: "pod-1".to_owned(),
-            sysctls: vec![],
-        };
         assert_eq!(place.client.ask(request, &[]).expect("sandbox"), Reply::Done);
         place
     }
@@ -78,6 +76,7 @@ impl Place {
             attr_clear: 0,
             recursive_attr: false,
             propagation: 0,
+            idmap: None,
         };
         let quiet = mount::NOSUID | mount::NODEV | mount::NOEXEC;
         let device = |path: &str, minor| Device {
@@ -93,6 +92,8 @@ impl Place {
         Container {
             id: name.to_owned(),
             namespaces: NewNamespaces { mount: true, pid: true, cgroup: true, ..NewNamespaces::default() },
+            pid_from: PidFrom::Shim,
+            user: None,
             hostname: None,
             rootfs: Rootfs::Overlay {
                 lower: vec![text(self.folder.join("image"))],
@@ -296,6 +297,21 @@ pub(crate) fn bind(path: &str, destination: &str, attr_set: u64) -> Mount {
         attr_clear: 0,
         recursive_attr: true,
         propagation: 0,
+        idmap: None,
+    }
+}
+
+/// A sandbox with IPC and UTS namespaces of its own, in the host's network.
+pub(crate) fn sandbox() -> Request {
+    Request::Sandbox {
+        join_network: false,
+        new_network: false,
+        new_ipc: true,
+        new_uts: true,
+        shared_pid: false,
+        user: None,
+        hostname: "pod-1".to_owned(),
+        sysctls: vec![],
     }
 }
 

@@ -176,31 +176,56 @@ fn seccomp_profiles_are_chosen() {
 }
 
 #[test]
-fn apparmor_and_selinux_are_never_ignored() {
+fn apparmor_profiles_are_applied_or_refused() {
     use cri::security_profile::ProfileType as Type;
-    let apparmor = |kind: Type, privileged: bool, host: bool| {
+    const FIELD: &str = "linux.security_context.apparmor";
+    let apparmor = |kind: Type, name: &str, privileged: bool, host: bool| {
         let case = case(|case| {
             case.facts.apparmor = host;
+            case.paths.host.apparmor_profiles = set(["berth-default", "own"]);
             case.sandbox_security().privileged = privileged;
             case.security().privileged = privileged;
             case.security().apparmor =
-                Some(cri::SecurityProfile { profile_type: kind.into(), localhost_ref: String::new() });
+                Some(cri::SecurityProfile { profile_type: kind.into(), localhost_ref: name.into() });
         });
-        case.compile().map(|_| ()).map_err(|error| error.to_string())
+        case.compile().map(|(_, plan)| plan.process.apparmor).map_err(|error| error.to_string())
     };
+    let word = |text: &str| Ok(text.to_owned());
     for host in [false, true] {
-        assert_eq!(apparmor(Type::Unconfined, false, host), Ok(()));
+        assert_eq!(apparmor(Type::Unconfined, "", false, host), word(""));
         for kind in [Type::RuntimeDefault, Type::Localhost] {
-            let error = apparmor(kind, false, host).expect_err("refused");
-            assert!(error.starts_with("linux.security_context.apparmor:"), "{error}");
+            let Err(error) = apparmor(kind, "missing", false, host) else {
+                assert!(host && kind == Type::RuntimeDefault);
+                continue;
+            };
+            assert!(error.starts_with(&format!("{FIELD}:")), "{error}");
             assert_eq!(error.contains("this host has no AppArmor"), !host, "{error}");
         }
     }
-    assert_eq!(apparmor(Type::RuntimeDefault, true, true), Ok(()));
+    assert_eq!(apparmor(Type::RuntimeDefault, "", false, true), word("berth-default"));
+    assert_eq!(apparmor(Type::Localhost, "own", false, true), word("own"));
+    assert_eq!(apparmor(Type::Localhost, "localhost/own", false, true), word("own"));
+    assert!(apparmor(Type::Localhost, "", false, true).is_err());
+    assert_eq!(apparmor(Type::RuntimeDefault, "", true, true), word(""));
+    assert_eq!(apparmor(Type::Localhost, "own", true, true), word(""));
     #[allow(deprecated, reason = "the old field is served")]
-    let old = case(|case| case.security().apparmor_profile = "localhost/x".into());
-    assert_eq!(old.refused(), "linux.security_context.apparmor");
+    let old = |name: &str, new: Option<&str>| {
+        case(|case| {
+            case.facts.apparmor = true;
+            case.paths.host.apparmor_profiles = set(["own", "new"]);
+            case.security().apparmor_profile = name.into();
+            case.security().apparmor =
+                new.map(|new| cri::SecurityProfile { profile_type: Type::Localhost.into(), localhost_ref: new.into() });
+        })
+    };
+    assert_eq!(old("localhost/own", None).plan().process.apparmor, "own");
+    assert_eq!(old("localhost/own", Some("new")).plan().process.apparmor, "new");
+    assert_eq!(old("localhost/missing", Some("new")).plan().process.apparmor, "new");
+    assert_eq!(old("localhost/missing", None).refused(), "linux.security_context.apparmor_profile");
+}
 
+#[test]
+fn selinux_is_never_ignored() {
     let selinux = |host: bool| {
         case(|case| {
             case.facts.selinux = host;
@@ -225,14 +250,6 @@ fn namespaces_follow_the_sandbox() {
     assert!(!plan.namespaces.pid);
     // Saying nothing gets a PID namespace of one's own.
     assert!(case(|case| case.security().namespace_options = None).plan().namespaces.pid);
-    for mode in [cri::NamespaceMode::Pod, cri::NamespaceMode::Target] {
-        let case = case(|case| case.security().namespace_options.get_or_insert_default().pid = mode.into());
-        assert_eq!(case.refused(), "linux.security_context.namespace_options.pid");
-    }
-    let userns = case(|case| {
-        case.security().namespace_options.get_or_insert_default().userns_options = Some(cri::UserNamespace::default());
-    });
-    assert_eq!(userns.refused(), "linux.security_context.namespace_options.userns_options");
 }
 
 #[test]
@@ -356,8 +373,4 @@ fn devices_come_with_their_rules() {
 fn what_is_not_implemented_is_refused_by_name() {
     let cdi = case(|case| case.config.cdi_devices = vec![cri::CdiDevice { name: "v/gpu=1".into() }]);
     assert_eq!(cdi.refused(), "CDI_devices");
-    let image = case(|case| case.mount("", "/x").image = Some(cri::ImageSpec::default()));
-    assert_eq!(image.refused(), "mounts[0].image");
-    let mapped = case(|case| case.mount("/a", "/x").uid_mappings = vec![cri::IdMapping::default()]);
-    assert_eq!(mapped.refused(), "mounts[0].uidMappings");
 }
