@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use berth_e2e::controlplane::{self, ControlPlane};
 use berth_e2e::registry::{self, Registry};
-use berth_e2e::{apt, bench, house, node::Shape, paths, scenario, vm};
+use berth_e2e::{apt, bench, critest, house, images, node::Shape, paths, scenario, vm};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[derive(Debug, Parser)]
@@ -51,6 +51,8 @@ enum Task {
         #[command(subcommand)]
         command: BenchTask,
     },
+    /// Run the CRI validation suite, with the critest on the search path
+    Critest(CritestArguments),
     /// Run a scenario on another kernel, in a virtual machine
     Vm {
         #[command(subcommand)]
@@ -150,6 +152,19 @@ struct Json {
     json: bool,
 }
 
+#[derive(Args, Debug)]
+struct CritestArguments {
+    /// On containerd with crun instead, to be compared with
+    #[arg(long)]
+    reference: bool,
+    /// Only specs whose names match this regular expression (may be repeated)
+    #[arg(long, value_name = "REGEX")]
+    focus: Vec<String>,
+    /// Arguments of critest's own
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
 #[derive(Debug, Subcommand)]
 enum VmTask {
     /// Boot the guest's kernel and switch it off again
@@ -214,6 +229,13 @@ fn run(cli: Cli) -> Result<()> {
             house::run(|| prepare(prepare_cni), || bench::cni(json))
         }
         Task::Bench { command: BenchTask::Reference } => bench::build_reference(),
+        Task::Critest(CritestArguments { reference, focus, arguments }) => house::run(
+            || {
+                critest::find()?;
+                prepare(if reference { prepare_critest_reference } else { prepare_critest })
+            },
+            || critest::play(&critest::Options { reference, focus, arguments }),
+        ),
         Task::Vm { command: VmTask::FirstPod } => house::run(|| prepare(prepare_vm), scenario::vm::first_pod::play),
         Task::Vm { command: VmTask::Systemd } => house::run(
             || {
@@ -243,6 +265,18 @@ fn prepare_cni() -> Result<()> {
 fn prepare_vm() -> Result<()> {
     vm::Kernel::fetch()?;
     prepare_e2e()
+}
+
+fn prepare_critest() -> Result<()> {
+    apt::ensure()?;
+    images::build()?;
+    build(&["--package", "berth", "--bins"])
+}
+
+fn prepare_critest_reference() -> Result<()> {
+    apt::ensure()?;
+    images::build()?;
+    bench::build_reference()
 }
 
 /// Builds what is played with: the programs of `$BERTH_PROFILE`.

@@ -12,6 +12,7 @@ use super::image::Image;
 use crate::http::{self, Response};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const COMPRESSED: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -19,8 +20,45 @@ const COMPRESSED: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// Layers that are larger stay as they are: the way to a registry on the same machine is shorter than compressing.
 const LARGE: usize = 16 << 20;
 
+/// Uploads a manifest for this machine's architecture alone.
 pub(super) fn push(address: &str, name: &str, image: &Image) -> Result<String> {
-    let (repository, tag) = name.rsplit_once(':').context("an image name is REPOSITORY:TAG")?;
+    let (repository, tag) = split(name)?;
+    let manifest = manifest(address, repository, image)?;
+    put(address, repository, tag, MANIFEST, &manifest)
+}
+
+/// Uploads it behind an index, as images for many architectures are.
+pub(super) fn push_index(address: &str, name: &str, image: &Image) -> Result<String> {
+    let (repository, tag) = split(name)?;
+    let manifest = manifest(address, repository, image)?;
+    let own = put(address, repository, &digest(&manifest), MANIFEST, &manifest)?;
+    let index = serde_json::to_vec(&json!({
+        "schemaVersion": 2,
+        "mediaType": INDEX,
+        "manifests": [{
+            "mediaType": MANIFEST,
+            "size": manifest.len(),
+            "digest": own,
+            "platform": {"architecture": architecture(), "os": "linux"},
+        }],
+    }))?;
+    put(address, repository, tag, INDEX, &index)
+}
+
+fn split(name: &str) -> Result<(&str, &str)> {
+    name.rsplit_once(':').context("an image name is REPOSITORY:TAG")
+}
+
+/// Puts a manifest or an index under a tag or its digest, and returns the digest.
+fn put(address: &str, repository: &str, under: &str, kind: &str, bytes: &[u8]) -> Result<String> {
+    let target = format!("/v2/{repository}/manifests/{under}");
+    let answer = http::request(address, "PUT", &target, &[("Content-Type", kind)], bytes)?;
+    expect(&answer, 201, &target)?;
+    Ok(digest(bytes))
+}
+
+/// Uploads layers and configuration, and returns the manifest.
+fn manifest(address: &str, repository: &str, image: &Image) -> Result<Vec<u8>> {
     let (mut layers, mut ids) = (Vec::new(), Vec::new());
     for layer in &image.layers {
         let compressed = if layer.len() > LARGE { None } else { Some(gzip(layer)?) };
@@ -32,16 +70,12 @@ pub(super) fn push(address: &str, name: &str, image: &Image) -> Result<String> {
     }
     let config = serde_json::to_vec(&image_config(image, &ids))?;
     let uploaded = blob(address, repository, &config)?;
-    let manifest = serde_json::to_vec(&json!({
+    Ok(serde_json::to_vec(&json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": {"mediaType": CONFIG, "size": config.len(), "digest": uploaded},
         "layers": layers,
-    }))?;
-    let target = format!("/v2/{repository}/manifests/{tag}");
-    let answer = http::request(address, "PUT", &target, &[("Content-Type", MANIFEST)], &manifest)?;
-    expect(&answer, 201, &target)?;
-    Ok(digest(&manifest))
+    }))?)
 }
 
 /// `ids` are the layers' digests before compression.
@@ -57,7 +91,7 @@ fn image_config(image: &Image, ids: &[String]) -> Value {
 }
 
 /// This machine's architecture by the name that images use.
-fn architecture() -> &'static str {
+pub(super) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
