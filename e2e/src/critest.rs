@@ -6,7 +6,6 @@
 
 mod outcome;
 mod report;
-mod runtime;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,9 +16,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::bench::Containerd;
 use crate::registry::Registry;
+use crate::runtime::Berth;
 use crate::{command, daemon, images, paths};
 use outcome::{Outcome, Outcomes};
-use runtime::Berth;
 
 const PROGRAM: &str = "critest";
 const REGISTRY: &str = "127.0.0.1:5000";

@@ -20,6 +20,7 @@ pub mod node;
 pub mod paths;
 pub mod registry;
 pub mod room;
+mod runtime;
 pub mod scenario;
 pub mod standalone;
 pub mod vm;

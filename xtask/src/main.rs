@@ -105,6 +105,8 @@ enum E2eTask {
     },
     /// Our CNI plugins beside the reference's: results, links, routes and traffic are the same
     Cni,
+    /// Images through the CRI: their names, their identity, their removal
+    CriImages,
     /// Bad manifests, images, registries, options and rights: one clear line each
     BadInput,
     /// Probes, hooks and a sidecar of one pod, across a killed agent
@@ -210,7 +212,11 @@ fn run(cli: Cli) -> Result<()> {
         Task::Test => ci::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
         Task::E2e { command } => {
             // Needs neither a control plane nor a registry.
-            let needs = if matches!(command, E2eTask::Cni) { prepare_cni } else { prepare_e2e };
+            let needs = match command {
+                E2eTask::Cni => prepare_cni,
+                E2eTask::CriImages => prepare_cri,
+                _ => prepare_e2e,
+            };
             house::run(|| prepare(needs), || e2e(&command))
         }
         Task::Packages => {
@@ -232,7 +238,7 @@ fn run(cli: Cli) -> Result<()> {
         Task::Critest(CritestArguments { reference, focus, arguments }) => house::run(
             || {
                 critest::find()?;
-                prepare(if reference { prepare_critest_reference } else { prepare_critest })
+                prepare(if reference { prepare_reference } else { prepare_cri })
             },
             || critest::play(&critest::Options { reference, focus, arguments }),
         ),
@@ -267,13 +273,13 @@ fn prepare_vm() -> Result<()> {
     prepare_e2e()
 }
 
-fn prepare_critest() -> Result<()> {
+fn prepare_cri() -> Result<()> {
     apt::ensure()?;
     images::build()?;
     build(&["--package", "berth", "--bins"])
 }
 
-fn prepare_critest_reference() -> Result<()> {
+fn prepare_reference() -> Result<()> {
     apt::ensure()?;
     images::build()?;
     bench::build_reference()
@@ -301,6 +307,7 @@ fn e2e(task: &E2eTask) -> Result<()> {
         E2eTask::Cni => scenario::cni::play(&bench::build_reference_plugins()?),
         E2eTask::Crash { first } => scenario::crash::play(*first),
         E2eTask::JoinKubeadm { only } => scenario::join::play(|part| only.is_none_or(|only| part == only.part())),
+        E2eTask::CriImages => scenario::cri_images::play(),
         E2eTask::BadInput => scenario::bad_input::play(),
         E2eTask::Probes => scenario::probes::play(),
         E2eTask::Yaml => scenario::yaml::play(),

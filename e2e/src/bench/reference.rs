@@ -112,15 +112,11 @@ pub(crate) struct Containerd {
 impl Containerd {
     /// With a mount namespace of its own, for measurements.
     pub(super) fn start(dir: &Path, registry: &Registry) -> Result<Self> {
-        let certs = dir.join("certs.d");
-        let host = certs.join(registry.address());
-        fs::create_dir_all(&host)?;
-        fs::write(host.join("hosts.toml"), format!("server = \"http://{}\"\n", registry.address()))?;
         // crun refuses a hybrid layout, so the daemon gets a mount namespace without the v2 hierarchy.
         let script = "mount --make-rshared / && { umount /sys/fs/cgroup/unified || true; } && exec \"$0\" \"$@\"";
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", script]).arg(folder().join("containerd"));
-        Self::launch(dir, registry, &certs, command)
+        Self::launch(dir, registry, &dir.join("certs.d"), command)
     }
 
     /// In the caller's mount namespace, which is a house's: a suite looks at mounts on both sides.
@@ -132,8 +128,10 @@ impl Containerd {
     }
 
     fn launch(dir: &Path, registry: &Registry, certs: &Path, mut command: Command) -> Result<Self> {
-        let conf = dir.join("net.d");
+        let (conf, host) = (dir.join("net.d"), certs.join(registry.address()));
         fs::create_dir_all(&conf)?;
+        fs::create_dir_all(&host)?;
+        fs::write(host.join("hosts.toml"), format!("server = \"http://{}\"\n", registry.address()))?;
         fs::write(conf.join("10-bench.conflist"), cni::network("ctrd-bench0", "10.90.0.0/16"))?;
         let mut pause = Image { layers: image::busybox()?.layers, config: json!({}) };
         pause.config = json!({"Entrypoint": ["/bin/sleep", "2147483647"]});
