@@ -118,5 +118,5 @@ pub(crate) fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
 }
 
 fn present(proof: &str) -> bool {
-    if proof.starts_with('/') { std::path::Path::new(proof).exists() } else { command::found(proof) }
+    if proof.starts_with('/') { Path::new(proof).exists() } else { command::found(proof) }
 }
