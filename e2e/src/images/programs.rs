@@ -1,5 +1,6 @@
 //! The programs in the images, each made once and kept under a name with the digest of its recipe.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,13 +32,14 @@ pub(super) fn busybox() -> Result<PathBuf> {
         let lists = apt::Lists::fetch(&work.join("apt"), "deb-src", &apt::release()?)?;
         lists.get(&["source", "busybox"])?;
         let source = source(&work.join("apt"))?;
-        let wanted = work.join("wanted.config");
-        fs::write(&wanted, BUSYBOX_CONFIG)?;
         let log = folder().join("busybox.log");
-        let mut configure = Command::new("make");
-        configure.current_dir(&source).args(["-s", "allnoconfig"]).env("KCONFIG_ALLCONFIG", &wanted);
-        command::logged(&mut configure, &log)?;
-        let given = fs::read_to_string(source.join(".config"))?;
+        command::logged(Command::new("make").current_dir(&source).args(["-s", "defconfig"]), &log)?;
+        let config = source.join(".config");
+        fs::write(&config, only(BUSYBOX_CONFIG, &fs::read_to_string(&config)?))?;
+        // It asks about what depends on another choice; an empty line takes the default.
+        let mut settle = Command::new("make");
+        command::output_with_input(settle.current_dir(&source).args(["-s", "oldconfig"]), &"\n".repeat(3000))?;
+        let given = fs::read_to_string(&config)?;
         let lost: Vec<&str> =
             options(BUSYBOX_CONFIG).filter(|option| !given.lines().any(|line| line == *option)).collect();
         ensure!(lost.is_empty(), "this busybox does not know, or needs more for: {}", lost.join(", "));
@@ -122,9 +124,29 @@ fn options(config: &str) -> impl Iterator<Item = &str> {
     config.lines().filter(|line| line.starts_with("CONFIG_"))
 }
 
+/// The default configuration with nothing switched on but what is `wanted`.
+fn only(wanted: &str, default: &str) -> String {
+    let off = |option: &str| format!("# {} is not set", option.trim_end_matches("=y"));
+    let mut lines: Vec<String> = options(wanted).map(str::to_owned).collect();
+    let mut known: HashSet<String> = lines.iter().cloned().collect();
+    known.extend(options(wanted).map(off));
+    for line in default.lines().filter(|line| !known.contains(*line)) {
+        lines.push(if line.ends_with("=y") { off(line) } else { line.to_owned() });
+    }
+    lines.push(String::new());
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_is_wanted_is_on() {
+        let default = "CONFIG_A=y\nCONFIG_B=y\n# CONFIG_C is not set\nCONFIG_SIZE=4\n";
+        let all = only("# why\nCONFIG_B=y\nCONFIG_C=y\n", default);
+        assert_eq!(all, "CONFIG_B=y\nCONFIG_C=y\n# CONFIG_A is not set\nCONFIG_SIZE=4\n");
+    }
 
     #[test]
     fn the_shell_runs_programs_and_no_built_in_ones() {
