@@ -84,7 +84,9 @@ impl Outcomes {
         for (name, outcome) in &self.0 {
             let Outcome::Failed { message, place } = outcome else { continue };
             let _ = writeln!(text, "\nFAILED {name}{}\n  at {place}", beside(reference, name));
-            for line in message.lines().filter(|line| !line.trim().is_empty()).take(MESSAGE_LINES) {
+            // What follows a lone brace is the error once more, as Go's fields.
+            let told = message.lines().take_while(|line| line.trim() != "{");
+            for line in told.filter(|line| !line.trim().is_empty()).take(MESSAGE_LINES) {
                 let _ = writeln!(text, "  {line}");
             }
         }
