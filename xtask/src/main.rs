@@ -276,7 +276,7 @@ fn prepare_vm() -> Result<()> {
 fn prepare_cri() -> Result<()> {
     apt::ensure()?;
     images::build()?;
-    build(&["--package", "berth", "--bins"])
+    build(&["--workspace", "--bins"])
 }
 
 fn prepare_reference() -> Result<()> {

@@ -1,6 +1,8 @@
 //! Uploading an image by the OCI distribution protocol.
 
+use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use flate2::Compression;
@@ -61,12 +63,13 @@ fn put(address: &str, repository: &str, under: &str, kind: &str, bytes: &[u8]) -
 fn manifest(address: &str, repository: &str, image: &Image) -> Result<Vec<u8>> {
     let (mut layers, mut ids) = (Vec::new(), Vec::new());
     for layer in &image.layers {
-        let compressed = if layer.len() > LARGE { None } else { Some(gzip(layer)?) };
+        let id = digest(layer);
+        let compressed = if layer.len() > LARGE { None } else { Some(compressed(&id, layer)?) };
         let kind = if compressed.is_some() { COMPRESSED } else { LAYER };
-        let bytes = compressed.as_ref().unwrap_or(layer);
+        let bytes = compressed.as_deref().unwrap_or(layer);
         let uploaded = blob(address, repository, bytes)?;
         layers.push(json!({"mediaType": kind, "size": bytes.len(), "digest": uploaded}));
-        ids.push(if compressed.is_some() { digest(layer) } else { uploaded });
+        ids.push(id);
     }
     let config = serde_json::to_vec(&image_config(image, &ids))?;
     let uploaded = blob(address, repository, &config)?;
@@ -123,6 +126,18 @@ fn expect(answer: &Response, status: u16, target: &str) -> Result<()> {
         bail!("{target}: status {} instead of {status}: {}", answer.status, String::from_utf8_lossy(&answer.body));
     }
     Ok(())
+}
+
+/// The layer compressed, once for all the images that it is in.
+fn compressed(id: &str, layer: &[u8]) -> Result<Arc<Vec<u8>>> {
+    static KNOWN: Mutex<BTreeMap<String, Arc<Vec<u8>>>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = known.get(id) {
+        return Ok(Arc::clone(known));
+    }
+    let bytes = Arc::new(gzip(layer)?);
+    known.insert(id.to_owned(), Arc::clone(&bytes));
+    Ok(bytes)
 }
 
 fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
