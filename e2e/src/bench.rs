@@ -11,5 +11,6 @@ mod table;
 
 pub use cni::cni;
 pub use floor::floor;
+pub(crate) use reference::Containerd;
 pub use reference::{build as build_reference, build_plugins as build_reference_plugins};
 pub use rows::pod;

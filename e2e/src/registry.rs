@@ -72,6 +72,14 @@ impl Registry {
         push::push(&self.address, name, image)
     }
 
+    /// The same behind an index, as images for many architectures are; returns the index's digest.
+    ///
+    /// # Errors
+    /// The registry refuses it.
+    pub fn push_index(&self, name: &str, image: &Image) -> Result<String> {
+        push::push_index(&self.address, name, image)
+    }
+
     /// Uploads [`BUSYBOX`] and [`WEB`].
     ///
     /// # Errors
@@ -109,6 +117,11 @@ impl Registry {
     pub fn stop(self) -> Result<()> {
         self.daemon.stop().map(drop)
     }
+}
+
+/// This machine's architecture by the name that images use.
+pub fn architecture() -> &'static str {
+    push::architecture()
 }
 
 /// Ends a registry that [`Registry::detach`] left running in `dir` and removes the folder.

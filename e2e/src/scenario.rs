@@ -3,6 +3,7 @@
 pub mod bad_input;
 pub mod cni;
 pub mod crash;
+pub mod cri_images;
 pub mod first_pod;
 pub mod join;
 pub mod probes;

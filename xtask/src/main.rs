@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use berth_e2e::controlplane::{self, ControlPlane};
 use berth_e2e::registry::{self, Registry};
-use berth_e2e::{apt, bench, house, node::Shape, paths, scenario, streamclient, vm};
+use berth_e2e::{apt, bench, critest, house, images, node::Shape, paths, scenario, streamclient, vm};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[derive(Debug, Parser)]
@@ -51,6 +51,8 @@ enum Task {
         #[command(subcommand)]
         command: BenchTask,
     },
+    /// Run the CRI validation suite, with the critest on the search path
+    Critest(CritestArguments),
     /// Run a scenario on another kernel, in a virtual machine
     Vm {
         #[command(subcommand)]
@@ -103,6 +105,8 @@ enum E2eTask {
     },
     /// Our CNI plugins beside the reference's: results, links, routes and traffic are the same
     Cni,
+    /// Images through the CRI: their names, their identity, their removal
+    CriImages,
     /// Bad manifests, images, registries, options and rights: one clear line each
     BadInput,
     /// Probes, hooks and a sidecar of one pod, across a killed agent
@@ -152,6 +156,19 @@ struct Json {
     json: bool,
 }
 
+#[derive(Args, Debug)]
+struct CritestArguments {
+    /// On containerd with crun instead, to be compared with
+    #[arg(long)]
+    reference: bool,
+    /// Only specs whose names match this regular expression (may be repeated)
+    #[arg(long, value_name = "REGEX")]
+    focus: Vec<String>,
+    /// Arguments of critest's own
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
 #[derive(Debug, Subcommand)]
 enum VmTask {
     /// Boot the guest's kernel and switch it off again
@@ -196,9 +213,10 @@ fn run(cli: Cli) -> Result<()> {
         Task::Check => check::run(),
         Task::Test => ci::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
         Task::E2e { command } => {
-            // The first two need neither a control plane nor a registry.
+            // Those need no control plane.
             let needs = match command {
                 E2eTask::Cni => prepare_cni,
+                E2eTask::CriImages => prepare_cri,
                 E2eTask::Stream => prepare_stream,
                 _ => prepare_e2e,
             };
@@ -220,6 +238,13 @@ fn run(cli: Cli) -> Result<()> {
             house::run(|| prepare(prepare_cni), || bench::cni(json))
         }
         Task::Bench { command: BenchTask::Reference } => bench::build_reference(),
+        Task::Critest(CritestArguments { reference, focus, arguments }) => house::run(
+            || {
+                critest::find()?;
+                prepare(if reference { prepare_reference } else { prepare_cri })
+            },
+            || critest::play(&critest::Options { reference, focus, arguments }),
+        ),
         Task::Vm { command: VmTask::FirstPod } => house::run(|| prepare(prepare_vm), scenario::vm::first_pod::play),
         Task::Vm { command: VmTask::Systemd } => house::run(
             || {
@@ -255,6 +280,18 @@ fn prepare_vm() -> Result<()> {
     prepare_e2e()
 }
 
+fn prepare_cri() -> Result<()> {
+    apt::ensure()?;
+    images::build()?;
+    build(&["--workspace", "--bins"])
+}
+
+fn prepare_reference() -> Result<()> {
+    apt::ensure()?;
+    images::build()?;
+    bench::build_reference()
+}
+
 /// Builds what is played with: the programs of `$BERTH_PROFILE`.
 fn build(what: &[&str]) -> Result<()> {
     let folder = paths::profile();
@@ -277,6 +314,7 @@ fn e2e(task: &E2eTask) -> Result<()> {
         E2eTask::Cni => scenario::cni::play(&bench::build_reference_plugins()?),
         E2eTask::Crash { first } => scenario::crash::play(*first),
         E2eTask::JoinKubeadm { only } => scenario::join::play(|part| only.is_none_or(|only| part == only.part())),
+        E2eTask::CriImages => scenario::cri_images::play(),
         E2eTask::BadInput => scenario::bad_input::play(),
         E2eTask::Probes => scenario::probes::play(),
         E2eTask::Yaml => scenario::yaml::play(),

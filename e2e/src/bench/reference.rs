@@ -6,17 +6,20 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::mount::{MntFlags, umount2};
 use serde_json::json;
 
-use super::rows::network;
 use crate::controlplane::build::go;
 use crate::daemon::Daemon;
 use crate::registry::Registry;
 use crate::registry::image::{self, Image};
-use crate::{command, paths, wait};
+use crate::{apt, cni, command, paths, wait};
 
 /// The sandbox image that containerd holds each pod's namespaces with.
 const PAUSE: &str = "berth/pause:1";
+
+/// The v2 hierarchy of a hybrid layout.
+const UNIFIED: &str = "/sys/fs/cgroup/unified";
 
 /// Debian packages of crun and of what it is linked with, from the unstable distribution.
 const CRUN: &[&str] = &[
@@ -77,36 +80,12 @@ pub fn build_plugins() -> Result<PathBuf> {
 
 /// crun in its own folder, with its own libraries and loader: the machine's are older.
 fn fetch_crun(folder: &Path) -> Result<()> {
-    let apt = folder.join("apt");
-    for sub in ["lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(apt.join(sub))?;
-    }
-    let sources = fs::read_to_string("/etc/apt/sources.list.d/debian.sources").context("Debian's package sources")?;
-    let mirror = sources.lines().find_map(|line| line.strip_prefix("URIs: ")).context("no URIs in debian.sources")?;
-    let list = apt.join("sid.list");
-    fs::write(&list, format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {mirror} sid main\n"))?;
-    let apt_get = || {
-        let mut command = Command::new("apt-get");
-        command.current_dir(&apt).arg("-qq");
-        for option in [
-            format!("Dir::Etc::sourcelist={}", list.display()),
-            "Dir::Etc::sourceparts=-".to_owned(),
-            format!("Dir::State::lists={}/lists", apt.display()),
-            format!("Dir::Cache={}/cache", apt.display()),
-        ] {
-            command.args(["-o", &option]);
-        }
-        command
-    };
-    command::output(apt_get().arg("update"))?;
-    command::output(apt_get().arg("download").args(CRUN))?;
+    let lists = apt::Lists::fetch(&folder.join("apt"), "deb", "sid")?;
+    lists.get(&[&["download"], CRUN].concat())?;
     let partial = folder.join("crun.partial");
     fs::create_dir_all(&partial)?;
-    for entry in fs::read_dir(&apt)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            command::output(Command::new("dpkg-deb").arg("-x").arg(&path).arg(&partial))?;
-        }
+    for package in lists.files("deb")? {
+        command::output(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&partial))?;
     }
     fs::rename(&partial, folder.join("crun"))?;
     if !command::found("patchelf") {
@@ -125,30 +104,42 @@ fn crun() -> PathBuf {
 
 /// A running containerd. Dropping it stops it.
 #[derive(Debug)]
-pub(super) struct Containerd {
+pub(crate) struct Containerd {
     _daemon: Daemon,
     dir: PathBuf,
 }
 
 impl Containerd {
+    /// With a mount namespace of its own, for measurements.
     pub(super) fn start(dir: &Path, registry: &Registry) -> Result<Self> {
-        let (certs, conf) = (dir.join("certs.d"), dir.join("net.d"));
-        let host = certs.join(registry.address());
-        fs::create_dir_all(&host)?;
+        // crun refuses a hybrid layout, so the daemon gets a mount namespace without the v2 hierarchy.
+        let script = "mount --make-rshared / && { umount /sys/fs/cgroup/unified || true; } && exec \"$0\" \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script]).arg(folder().join("containerd"));
+        Self::launch(dir, registry, &dir.join("certs.d"), command)
+    }
+
+    /// In the caller's mount namespace, which is a house's: a suite looks at mounts on both sides.
+    pub(crate) fn start_for_suite(dir: &Path, registry: &Registry, certs: &Path) -> Result<Self> {
+        if Path::new(UNIFIED).exists() {
+            umount2(UNIFIED, MntFlags::MNT_DETACH).context(UNIFIED)?;
+        }
+        Self::launch(dir, registry, certs, Command::new(folder().join("containerd")))
+    }
+
+    fn launch(dir: &Path, registry: &Registry, certs: &Path, mut command: Command) -> Result<Self> {
+        let (conf, host) = (dir.join("net.d"), certs.join(registry.address()));
         fs::create_dir_all(&conf)?;
+        fs::create_dir_all(&host)?;
         fs::write(host.join("hosts.toml"), format!("server = \"http://{}\"\n", registry.address()))?;
-        fs::write(conf.join("10-bench.conflist"), network("ctrd-bench0", "10.90.0.0/16"))?;
+        fs::write(conf.join("10-bench.conflist"), cni::network("ctrd-bench0", "10.90.0.0/16"))?;
         let mut pause = Image { layers: image::busybox()?.layers, config: json!({}) };
         pause.config = json!({"Entrypoint": ["/bin/sleep", "2147483647"]});
         registry.push(PAUSE, &pause)?;
         let config = dir.join("config.toml");
-        fs::write(&config, configuration(dir, &certs, &conf, &registry.name(PAUSE)))?;
-        // crun refuses a hybrid layout, so the daemon gets a mount namespace without the v2 hierarchy.
-        let script = "mount --make-rshared / && { umount /sys/fs/cgroup/unified || true; } && exec \"$0\" \"$@\"";
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "sh", "-c", script]).arg(folder().join("containerd")).arg("--config").arg(&config);
+        fs::write(&config, configuration(dir, certs, &conf, &registry.name(PAUSE)))?;
         let path = std::env::var("PATH").unwrap_or_default();
-        command.env("PATH", format!("{}:{path}", folder().display()));
+        command.arg("--config").arg(&config).env("PATH", format!("{}:{path}", folder().display()));
         let mut daemon = Daemon::start("containerd", &mut command, &dir.join("containerd.log"))?;
         let socket = dir.join("containerd.sock");
         wait::until_true("containerd listens", Duration::from_secs(30), || {
@@ -158,7 +149,7 @@ impl Containerd {
         Ok(Self { _daemon: daemon, dir: dir.to_owned() })
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.join("containerd.sock")
     }
 }

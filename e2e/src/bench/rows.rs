@@ -16,7 +16,7 @@ use super::shim::{self, Lives};
 use super::table::{self, Row};
 use crate::daemon::Daemon;
 use crate::registry::{self, Registry};
-use crate::{paths, wait};
+use crate::{cni, paths, wait};
 
 const ROUNDS: usize = 20;
 const EXECS: usize = 3;
@@ -190,7 +190,7 @@ fn rows(ours: &Measured, theirs: &Measured, lives: &Lives, floor: &Floor, shim: 
 fn start_berth(dir: &Path) -> Result<(Daemon, PathBuf)> {
     let conf = dir.join("net.d");
     fs::create_dir_all(&conf)?;
-    fs::write(conf.join("10-bench.conflist"), network("berth-bench0", "10.89.0.0/16"))?;
+    fs::write(conf.join("10-bench.conflist"), cni::network("berth-bench0", "10.89.0.0/16"))?;
     let socket = dir.join("cri.sock");
     let mut command = Command::new(paths::berth("berth"));
     command
@@ -208,20 +208,6 @@ fn start_berth(dir: &Path) -> Result<(Daemon, PathBuf)> {
     })
     .map_err(|error| daemon.check().err().unwrap_or(error))?;
     Ok((daemon, socket))
-}
-
-/// The network of the measured pods: the same plugins for both runtimes.
-pub(super) fn network(bridge: &str, subnet: &str) -> String {
-    json!({
-        "cniVersion": "1.0.0",
-        "name": bridge,
-        "plugins": [
-            {"type": "bridge", "bridge": bridge, "isGateway": true, "ipMasq": true, "hairpinMode": true,
-             "ipam": {"type": "host-local", "ranges": [[{"subnet": subnet}]], "routes": [{"dst": "0.0.0.0/0"}]}},
-            {"type": "portmap", "capabilities": {"portMappings": true}},
-        ],
-    })
-    .to_string()
 }
 
 /// KiB that only one shim has, with one container running.

@@ -1,15 +1,13 @@
 //! The images that kubeadm's addons and a kind-like network run: the programs are built from Go modules.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::json;
 
 use super::image::{self, Image, Layer};
-use crate::{command, controlplane, paths};
+use crate::{controlplane, paths};
 
 /// kube-proxy as kubeadm names it, in the repository that stands for registry.k8s.io.
 pub fn kube_proxy_name() -> String {
@@ -87,8 +85,7 @@ done
 /// # Errors
 /// A program is missing.
 pub fn kube_proxy() -> Result<Image> {
-    let nft = Path::new("/usr/sbin/nft");
-    let tools = with_libraries(nft)?;
+    let tools = local("/usr/sbin/nft")?;
     let program = fs::read(paths::control_plane_bin().join("kube-proxy"))?;
     let top = Layer::default()
         .folder("usr/local", 0o755)?
@@ -116,29 +113,13 @@ pub fn coredns() -> Result<Image> {
 pub fn kindnet() -> Result<Image> {
     let mut image = image::busybox()?;
     // busybox has no TLS that the API server accepts.
-    image.layers.push(with_libraries(Path::new("/usr/bin/openssl"))?);
+    image.layers.push(local("/usr/bin/openssl")?);
     image.layers.push(Layer::default().file("kindnet", 0o755, KINDNET_SCRIPT.as_bytes())?.done()?);
     image.config["Cmd"] = json!(["/kindnet"]);
     Ok(image)
 }
 
-/// A layer of a program of this machine and the shared libraries that it names, each where it is here.
-fn with_libraries(program: &Path) -> Result<Vec<u8>> {
-    let listed = command::output(Command::new("ldd").arg(program))?;
-    // "NAME => PATH (ADDRESS)", or the loader's path alone.
-    let libraries = listed.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')));
-    let files: BTreeSet<&str> = libraries.chain(program.to_str()).collect();
-    let mut folders = BTreeSet::new();
-    for file in &files {
-        folders.extend(Path::new(file).ancestors().skip(1).filter_map(Path::to_str).filter(|path| *path != "/"));
-    }
-    let mut layer = Layer::default();
-    for folder in folders {
-        layer = layer.folder(folder.trim_start_matches('/'), 0o755)?;
-    }
-    for file in files {
-        let bytes = fs::read(file).with_context(|| file.to_owned())?;
-        layer = layer.file(file.trim_start_matches('/'), 0o755, &bytes)?;
-    }
-    layer.done()
+/// A layer of a program of this machine, where it is here, with its libraries.
+fn local(program: &str) -> Result<Vec<u8>> {
+    image::with_libraries(Path::new(program), program)?.done()
 }

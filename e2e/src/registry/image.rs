@@ -1,5 +1,6 @@
 //! Small images, built in memory from this machine's static busybox.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -106,23 +107,60 @@ pub fn web() -> Result<Image> {
 }
 
 /// Runs a command with the usual search path.
-pub(super) fn config(command: &[&str]) -> Value {
+pub(crate) fn config(command: &[&str]) -> Value {
     json!({"Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"], "Cmd": command})
 }
 
 fn base() -> Result<Vec<u8>> {
-    let program = fs::read(BUSYBOX).with_context(|| format!("{BUSYBOX} (Debian's busybox-static)"))?;
-    let applets = command::output(Command::new(Path::new(BUSYBOX)).arg("--list"))?;
+    shell(
+        Path::new(BUSYBOX),
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n",
+        "root:x:0:\nnogroup:x:65534:\n",
+    )
+    .context("Debian's busybox-static")
+}
+
+/// A layer of a static busybox under all its names, with the folders and users that a small image has.
+///
+/// # Errors
+/// The program is missing.
+pub(crate) fn shell(busybox: &Path, passwd: &str, group: &str) -> Result<Vec<u8>> {
+    let program = fs::read(busybox).with_context(|| busybox.display().to_string())?;
+    let applets = command::output(Command::new(busybox).arg("--list"))?;
     let mut layer = Layer::default();
-    for folder in ["bin", "dev", "etc", "home", "proc", "root", "sbin", "sys", "usr", "usr/bin", "var"] {
+    for folder in ["bin", "dev", "etc", "home", "proc", "root", "sbin", "sys", "usr", "usr/bin", "var", "var/run"] {
         layer = layer.folder(folder, 0o755)?;
     }
     layer = layer.folder("tmp", 0o1777)?.file("bin/busybox", 0o755, &program)?;
     for applet in applets.lines().filter(|applet| *applet != "busybox") {
         layer = layer.hard_link(&format!("bin/{applet}"), "bin/busybox")?;
     }
-    layer
-        .file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n")?
-        .file("etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n")?
-        .done()
+    layer.file("etc/passwd", 0o644, passwd.as_bytes())?.file("etc/group", 0o644, group.as_bytes())?.done()
+}
+
+/// Begins a layer with `program` at the absolute path `place`, and the shared libraries that it names, each where it is
+/// here.
+///
+/// # Errors
+/// A file can't be read.
+pub(crate) fn with_libraries(program: &Path, place: &str) -> Result<Layer> {
+    let listed = command::output(Command::new("ldd").arg(program))?;
+    // "NAME => PATH (ADDRESS)", or the loader's path alone.
+    let libraries: BTreeSet<&str> =
+        listed.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/'))).collect();
+    let places = || libraries.iter().copied().chain([place]);
+    let mut folders = BTreeSet::new();
+    for place in places() {
+        folders.extend(Path::new(place).ancestors().skip(1).filter_map(Path::to_str).filter(|path| *path != "/"));
+    }
+    let mut layer = Layer::default();
+    for folder in folders {
+        layer = layer.folder(folder.trim_start_matches('/'), 0o755)?;
+    }
+    for at in places() {
+        let from = if at == place { program } else { Path::new(at) };
+        let bytes = fs::read(from).with_context(|| from.display().to_string())?;
+        layer = layer.file(at.trim_start_matches('/'), 0o755, &bytes)?;
+    }
+    Ok(layer)
 }

@@ -1,6 +1,8 @@
 //! Uploading an image by the OCI distribution protocol.
 
+use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use flate2::Compression;
@@ -12,6 +14,7 @@ use super::image::Image;
 use crate::http::{self, Response};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const COMPRESSED: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -19,29 +22,63 @@ const COMPRESSED: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 /// Layers that are larger stay as they are: the way to a registry on the same machine is shorter than compressing.
 const LARGE: usize = 16 << 20;
 
+/// Uploads a manifest for this machine's architecture alone.
 pub(super) fn push(address: &str, name: &str, image: &Image) -> Result<String> {
-    let (repository, tag) = name.rsplit_once(':').context("an image name is REPOSITORY:TAG")?;
+    let (repository, tag) = split(name)?;
+    let manifest = manifest(address, repository, image)?;
+    put(address, repository, tag, MANIFEST, &manifest)
+}
+
+/// Uploads it behind an index, as images for many architectures are.
+pub(super) fn push_index(address: &str, name: &str, image: &Image) -> Result<String> {
+    let (repository, tag) = split(name)?;
+    let manifest = manifest(address, repository, image)?;
+    let own = put(address, repository, &digest(&manifest), MANIFEST, &manifest)?;
+    let index = serde_json::to_vec(&json!({
+        "schemaVersion": 2,
+        "mediaType": INDEX,
+        "manifests": [{
+            "mediaType": MANIFEST,
+            "size": manifest.len(),
+            "digest": own,
+            "platform": {"architecture": architecture(), "os": "linux"},
+        }],
+    }))?;
+    put(address, repository, tag, INDEX, &index)
+}
+
+fn split(name: &str) -> Result<(&str, &str)> {
+    name.rsplit_once(':').context("an image name is REPOSITORY:TAG")
+}
+
+/// Puts a manifest or an index under a tag or its digest, and returns the digest.
+fn put(address: &str, repository: &str, under: &str, kind: &str, bytes: &[u8]) -> Result<String> {
+    let target = format!("/v2/{repository}/manifests/{under}");
+    let answer = http::request(address, "PUT", &target, &[("Content-Type", kind)], bytes)?;
+    expect(&answer, 201, &target)?;
+    Ok(digest(bytes))
+}
+
+/// Uploads layers and configuration, and returns the manifest.
+fn manifest(address: &str, repository: &str, image: &Image) -> Result<Vec<u8>> {
     let (mut layers, mut ids) = (Vec::new(), Vec::new());
     for layer in &image.layers {
-        let compressed = if layer.len() > LARGE { None } else { Some(gzip(layer)?) };
+        let id = digest(layer);
+        let compressed = if layer.len() > LARGE { None } else { Some(compressed(&id, layer)?) };
         let kind = if compressed.is_some() { COMPRESSED } else { LAYER };
-        let bytes = compressed.as_ref().unwrap_or(layer);
+        let bytes = compressed.as_deref().unwrap_or(layer);
         let uploaded = blob(address, repository, bytes)?;
         layers.push(json!({"mediaType": kind, "size": bytes.len(), "digest": uploaded}));
-        ids.push(if compressed.is_some() { digest(layer) } else { uploaded });
+        ids.push(id);
     }
     let config = serde_json::to_vec(&image_config(image, &ids))?;
     let uploaded = blob(address, repository, &config)?;
-    let manifest = serde_json::to_vec(&json!({
+    Ok(serde_json::to_vec(&json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": {"mediaType": CONFIG, "size": config.len(), "digest": uploaded},
         "layers": layers,
-    }))?;
-    let target = format!("/v2/{repository}/manifests/{tag}");
-    let answer = http::request(address, "PUT", &target, &[("Content-Type", MANIFEST)], &manifest)?;
-    expect(&answer, 201, &target)?;
-    Ok(digest(&manifest))
+    }))?)
 }
 
 /// `ids` are the layers' digests before compression.
@@ -57,7 +94,7 @@ fn image_config(image: &Image, ids: &[String]) -> Value {
 }
 
 /// This machine's architecture by the name that images use.
-fn architecture() -> &'static str {
+pub(super) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -89,6 +126,18 @@ fn expect(answer: &Response, status: u16, target: &str) -> Result<()> {
         bail!("{target}: status {} instead of {status}: {}", answer.status, String::from_utf8_lossy(&answer.body));
     }
     Ok(())
+}
+
+/// The layer compressed, once for all the images that it is in.
+fn compressed(id: &str, layer: &[u8]) -> Result<Arc<Vec<u8>>> {
+    static KNOWN: Mutex<BTreeMap<String, Arc<Vec<u8>>>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = known.get(id) {
+        return Ok(Arc::clone(known));
+    }
+    let bytes = Arc::new(gzip(layer)?);
+    known.insert(id.to_owned(), Arc::clone(&bytes));
+    Ok(bytes)
 }
 
 fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {

@@ -8,9 +8,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
-use crate::{command, paths};
+use crate::{apt, command, paths};
 
 /// What a node's userland needs besides Berth; their dependencies come along.
 const PACKAGES: &[&str] = &[
@@ -52,7 +52,7 @@ const MASKED: &[&str] = &[
 /// Packages can't be fetched or unpacked.
 pub fn fetch() -> Result<PathBuf> {
     let folder = paths::cache().join("vm");
-    let image = folder.join(format!("debian-{}-{RECIPE}.ext4", release()?));
+    let image = folder.join(format!("debian-{}-{RECIPE}.ext4", apt::release()?));
     if image.is_file() {
         return Ok(image);
     }
@@ -75,13 +75,6 @@ pub fn fetch() -> Result<PathBuf> {
     Ok(image)
 }
 
-/// The code name of the release that this machine runs: what is built here finds its libraries there.
-fn release() -> Result<String> {
-    let text = fs::read_to_string("/etc/os-release")?;
-    let name = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    name.map(str::to_owned).context("/etc/os-release has no VERSION_CODENAME")
-}
-
 /// Fetches the packages with all that they depend on, as if nothing were installed.
 fn download(work: &Path) -> Result<Vec<PathBuf>> {
     let archives = work.join("archives");
@@ -102,13 +95,7 @@ fn download(work: &Path) -> Result<Vec<PathBuf>> {
         command::output(Command::new("apt-get").args(["update", "-qq"]))?;
         get(&install)?;
     }
-    let mut packages = Vec::new();
-    for entry in fs::read_dir(archives)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "deb") {
-            packages.push(path);
-        }
-    }
+    let packages = apt::files(&archives, "deb")?;
     ensure!(packages.len() > PACKAGES.len(), "apt-get has fetched {} packages only", packages.len());
     Ok(packages)
 }

@@ -204,6 +204,7 @@ fn hostname(config: &cri::PodSandboxConfig, network: NamespaceScope) -> Result<S
         // The UTS namespace is the node's too: a name of the pod's own could only be set for the whole node.
         return Ok(String::new());
     }
+    // An empty one keeps the node's, as containerd has it: clients other than the kubelet name none.
     if name.len() > MAX_HOSTNAME {
         return Err(ConfigError::new(
             "hostname",

@@ -36,6 +36,7 @@ fn a_shim_with_its_logger_stays_small() {
         let mut exec = Exec {
             id: format!("e{n}"),
             container: "c1".to_owned(),
+            user: None,
             process: crate::place::process(&["/usr/bin/true"]),
         };
         exec.process.terminal = true;

@@ -1,0 +1,138 @@
+//! The CRI validation suite, `critest` of kubernetes-sigs/cri-tools, against Berth or against the reference.
+//!
+//! The program is whoever runs this has put on the search path. Its images are made here ([`crate::images`]) and come
+//! from a registry in the same house, by the mirrors of `hosts.toml`: the suite names them as ever. What containerd does
+//! with the same images is kept, so that a spec that fails there, too, is told apart.
+
+mod outcome;
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::bench::Containerd;
+use crate::registry::Registry;
+use crate::runtime::Berth;
+use crate::{command, daemon, images, paths};
+use outcome::{Outcome, Outcomes};
+
+const PROGRAM: &str = "critest";
+const REGISTRY: &str = "127.0.0.1:5000";
+
+/// Specs that can't pass here, by a regular expression of their names, and why.
+const SKIPPED: &[(&str, &str)] = &[(
+    "public image with digest should be pulled and removed",
+    "asks for an image by a digest whose bytes can't be made again",
+)];
+
+/// Reasons for which a spec may skip itself: the start of what it says, and what is lacking.
+const EXCUSED: &[(&str, &str)] =
+    &[("AppArmor is disabled", "the kernel has no AppArmor"), ("NRI socket not configured", "NRI is not implemented")];
+
+/// What is run, and on what.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// containerd with crun in the place of Berth.
+    pub reference: bool,
+    /// Only specs whose names match one of these regular expressions.
+    pub focus: Vec<String>,
+    /// Further arguments of critest's own.
+    pub arguments: Vec<String>,
+}
+
+/// Fails when there is no critest, which this project neither has nor fetches.
+///
+/// # Errors
+/// It is not on the search path.
+pub fn find() -> Result<()> {
+    ensure!(
+        command::found(PROGRAM),
+        "there is no {PROGRAM} on the search path: build the one of https://github.com/kubernetes-sigs/cri-tools \
+         (`make critest` there) and put it into a folder of $PATH"
+    );
+    Ok(())
+}
+
+/// Runs the suite; call it in a house. The folder with its logs and its report is kept.
+///
+/// # Errors
+/// The suite can't be run, a spec failed, or one was skipped for a reason that does not count.
+pub fn play(options: &Options) -> Result<()> {
+    let dir = paths::scratch("critest")?;
+    let registry = Registry::start(&dir.join("registry"), REGISTRY)?;
+    let start = Instant::now();
+    images::push(&registry)?;
+    let certs = images::mirror(&dir, registry.address())?;
+    println!("critest: the images are in the registry after {:.1} s", start.elapsed().as_secs_f64());
+    let start = Instant::now();
+    let report = if options.reference {
+        let containerd = Containerd::start_for_suite(&dir.join("containerd"), &registry, &certs)?;
+        run(options, &containerd.socket(), &dir)?
+    } else {
+        let berth = Berth::start(&dir.join("berth"), &certs)?;
+        let report = run(options, berth.socket(), &dir)?;
+        berth.stop()?;
+        report
+    };
+    let took = start.elapsed();
+    let outcomes = Outcomes::new(&report::read(&report)?, SKIPPED, EXCUSED);
+    let reference = reference();
+    let known = Outcomes::load(&reference);
+    print!("{}", outcomes.table(if options.reference { None } else { known.as_ref() }));
+    println!("took {:.0} s; the logs are in {}", took.as_secs_f64(), dir.display());
+    if options.reference && options.focus.is_empty() {
+        outcomes.save(&reference)?;
+    }
+    keep(&dir)?;
+    let bad = outcomes.count(|outcome| matches!(outcome, Outcome::Failed { .. } | Outcome::Skipped { .. }));
+    ensure!(bad == 0, "{bad} specs have failed, or were skipped for a reason that does not count");
+    ensure!(outcomes.count(|outcome| matches!(outcome, Outcome::Passed)) > 0, "no spec was run");
+    Ok(())
+}
+
+/// Runs critest to its end; the report's path. That specs fail is no error yet.
+fn run(options: &Options, socket: &Path, dir: &Path) -> Result<PathBuf> {
+    let (report, log) = (dir.join("report.json"), dir.join("critest.log"));
+    let mut critest = Command::new(PROGRAM);
+    // Its own configuration file would name another endpoint.
+    critest
+        .current_dir(dir)
+        .arg("--config=/nonexistent")
+        .arg(format!("--runtime-endpoint=unix://{}", socket.display()))
+        .arg(format!("--ginkgo.json-report={}", report.display()))
+        .arg("--ginkgo.no-color");
+    critest.args(SKIPPED.iter().map(|(names, _)| format!("--ginkgo.skip={names}")));
+    critest.args(options.focus.iter().map(|names| format!("--ginkgo.focus={names}")));
+    critest.args(&options.arguments);
+    println!("critest: runs; its log is {}", log.display());
+    let mut child = daemon::Daemon::start(PROGRAM, &mut critest, &log)?;
+    let ended = child.wait(std::time::Duration::MAX)?;
+    if !report.is_file() {
+        let status = ended.map_or_else(|| "still running".to_owned(), |status| status.to_string());
+        bail!("{PROGRAM} has left no report ({status}); the end of its log:\n{}", command::tail_of(&log));
+    }
+    Ok(report)
+}
+
+/// What became of the specs on the reference, as the last whole run has left it.
+fn reference() -> PathBuf {
+    paths::cache().join("reference/critest.json")
+}
+
+/// A house's folder goes with it; logs are wanted afterwards, too.
+fn keep(dir: &Path) -> Result<()> {
+    let kept = paths::target().join("critest");
+    fs::create_dir_all(&kept)?;
+    for name in ["report.json", "critest.log", "berth/cri.log", "containerd/containerd.log"] {
+        let (from, to) = (dir.join(name), kept.join(Path::new(name).file_name().context("a file's name")?));
+        if from.is_file() {
+            fs::copy(&from, &to).with_context(|| to.display().to_string())?;
+        }
+    }
+    println!("copies are in {}", kept.display());
+    Ok(())
+}
