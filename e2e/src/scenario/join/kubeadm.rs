@@ -11,6 +11,7 @@ use super::node::{self, await_ready, remove_route};
 use super::{Stage, workload};
 use crate::controlplane::{ADDRESS, TOKEN};
 use crate::daemon::Daemon;
+use crate::house::cgroups;
 use crate::kube::Kube;
 use crate::room::Room;
 use crate::{command, paths, wait};
@@ -18,6 +19,8 @@ use crate::{command, paths, wait};
 const SOCKET: &str = "unix:///run/berth/cri.sock";
 /// Of kubeadm's checks these concern the machine that the test runs on: its cgroup version and kernel configuration.
 const IGNORED: &str = "SystemVerification";
+/// Where kind's kubelets, and so ours, put pods.
+const CGROUP_ROOT: &str = "kubelet";
 /// Where packages put units.
 const UNITS: &str = "/usr/lib/systemd/system";
 const SYSTEMCTL: &str = "/usr/local/bin/systemctl";
@@ -141,7 +144,8 @@ pub(super) fn reset(stage: &Stage, kube: &Kube, node: &mut Node<'_>) -> Result<(
     Ok(())
 }
 
-/// Removes what an operator has installed, and what kubeadm and a runtime leave by design: empty folders and images.
+/// Removes what an operator has installed, and what kubeadm and a runtime leave by design, whichever kubelet it was: empty
+/// folders and cgroups, images, and the logs of DaemonSets' pods, which kubeadm removes without their kubelet.
 pub(super) fn forget_the_operators_own(room: &Room) -> Result<()> {
     room.enter(|| {
         for path in INSTALLED {
@@ -153,10 +157,16 @@ pub(super) fn forget_the_operators_own(room: &Room) -> Result<()> {
             "/var/lib/kubelet",
             "/var/lib/berth",
             "/run/berth",
+            "/var/log/pods",
+            "/var/log/containers",
         ] {
             fs::remove_dir_all(folder).with_context(|| (*folder).to_owned())?;
         }
+        for folder in ["/var/lib/cni/results", "/var/lib/cni"] {
+            fs::remove_dir(folder).with_context(|| format!("{folder} is not empty"))?;
+        }
         fs::remove_file("/var/log/kubelet.log")?;
-        Ok(())
+        // Of processes, or of cgroups with some, the kernel would refuse to remove one.
+        cgroups::remove(CGROUP_ROOT)
     })
 }

@@ -29,7 +29,7 @@ RemainAfterExit=yes
 ";
 
 /// Prints what pods have left behind.
-const LEFT: &str = "ls /run/berth/sandboxes /run/berth/netns | grep -v :; find /sys/fs/cgroup -type d -name 'pod*'; \
+const LEFT: &str = "ls /run/berth/sandboxes /run/berth/netns 2>/dev/null | grep -v :; find /sys/fs/cgroup -type d -name 'pod*'; \
     find /sys/fs/cgroup/berth -mindepth 1 -type d 2>/dev/null; grep -o ' /var/lib/kubelet/pods[^ ]*' /proc/self/mountinfo; true";
 
 /// Plays the scenario; call it in a house.
