@@ -27,6 +27,7 @@ pub(crate) async fn watch(runtime: Weak<Runtime>, sandbox: Weak<Sandbox>, mut ev
         }
     }
     let (Some(runtime), Some(sandbox)) = (runtime.upgrade(), sandbox.upgrade()) else { return };
+    runtime.execs.lost(&sandbox.id);
     // A shim that was taken leave of is no longer the sandbox's.
     if sandbox.drop_shim().is_some() {
         tracing::error!(sandbox = sandbox.id, "the sandbox's shim died");

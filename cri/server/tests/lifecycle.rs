@@ -7,6 +7,8 @@
 mod bench;
 #[path = "lifecycle/cases.rs"]
 mod cases;
+#[path = "lifecycle/races.rs"]
+mod races;
 
 use std::env;
 use std::path::Path;
@@ -43,7 +45,7 @@ fn executor() -> tokio::runtime::Runtime {
 fn inside(filters: &[String]) -> ExitCode {
     let runtime = executor();
     let mut failed = 0;
-    for (name, case) in cases::ALL {
+    for (name, case) in cases::ALL.iter().chain(races::ALL) {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
             continue;
         }

@@ -22,8 +22,9 @@ use crate::shim::{Shim, ShimError};
 use crate::tasks::blocking;
 use crate::watched::watched;
 
-/// What is kept of each stream; the rest is read and dropped (CVE-2022-31030).
-const OUTPUT_LIMIT: usize = 16 << 20;
+/// What is kept of both streams together, so that the answer fits into a message; the rest is read and dropped
+/// (CVE-2022-31030).
+const OUTPUT_LIMIT: usize = (16 << 20) - 1024;
 
 /// How long output is read after the command has ended: what it left in the background may hold the stream for ever.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -41,7 +42,7 @@ pub(crate) async fn call(runtime: &Arc<Runtime>, request: ExecSyncRequest) -> Re
     let sandbox = runtime.sandbox(&container.sandbox)?;
     let shim = sandbox.shim().ok_or_else(|| Status::failed_precondition("the sandbox's shim is gone"))?;
     let id = new_id()?;
-    let ended = runtime.execs.expect(&id);
+    let ended = runtime.execs.expect(&id, &sandbox.id);
     let outcome = run(runtime, &container, &shim, &id, request, ended).await;
     runtime.execs.forget(&id);
     outcome
@@ -81,7 +82,10 @@ async fn run(
         tracing::debug!(container = container.id, "output of a command is still held open after its end");
     }
     let taken = |stream: &Stream| std::mem::take(&mut *stream.lock().unwrap_or_else(PoisonError::into_inner));
-    let (stdout, stderr) = (taken(&out), taken(&err));
+    let (mut stdout, mut stderr) = (taken(&out), taken(&err));
+    // Where both are long, each gets a half.
+    stdout.truncate(OUTPUT_LIMIT - stderr.len().min(OUTPUT_LIMIT / 2));
+    stderr.truncate(OUTPUT_LIMIT - stdout.len());
     Ok(ExecSyncResponse { stdout, stderr, exit_code: exit.code })
 }
 
@@ -140,7 +144,7 @@ async fn end(shim: &Arc<Shim>, id: &str, ended: oneshot::Receiver<Exit>) {
 /// What was read of a stream so far.
 type Stream = Arc<Mutex<Vec<u8>>>;
 
-/// Reads a stream to its end, and keeps its first 16 MiB.
+/// Reads a stream to its end, and keeps its beginning.
 async fn collect(stream: OwnedFd, kept: &Stream) {
     let Ok(()) = berth_sys::fd::set_nonblocking(stream.as_fd(), true) else { return };
     let Ok(stream) = watched(stream, Interest::READABLE) else { return };
