@@ -1,6 +1,5 @@
 //! Benchmarks: every figure beside the reference's or the kernel's own in the same run.
 
-mod client;
 mod cni;
 mod figure;
 mod floor;
@@ -12,4 +11,4 @@ mod table;
 pub use cni::cni;
 pub use floor::floor;
 pub use reference::{build as build_reference, build_plugins as build_reference_plugins};
-pub use rows::pod;
+pub use rows::cri;

@@ -9,7 +9,7 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 use berth_sys::netns::NetNs;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::paths;
 
@@ -71,4 +71,18 @@ pub(crate) fn ours(dir: &Path, plugins: &[&str]) -> Result<PathBuf> {
         symlink(paths::berth("berth-cni"), bin.join(plugin))?;
     }
     Ok(bin)
+}
+
+/// A network for pods, as a file of the configuration folder has it: the same plugins for every runtime.
+pub(crate) fn network(bridge: &str, subnet: &str) -> String {
+    json!({
+        "cniVersion": "1.0.0",
+        "name": bridge,
+        "plugins": [
+            {"type": "bridge", "bridge": bridge, "isGateway": true, "ipMasq": true, "hairpinMode": true,
+             "ipam": {"type": "host-local", "ranges": [[{"subnet": subnet}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+            {"type": "portmap", "capabilities": {"portMappings": true}},
+        ],
+    })
+    .to_string()
 }

@@ -3,9 +3,11 @@
 pub mod bad_input;
 pub mod cni;
 pub mod crash;
+pub mod cri_proxy;
 pub mod first_pod;
 pub mod join;
 pub mod probes;
+pub mod soak;
 mod stage;
 pub mod vm;
 mod web;

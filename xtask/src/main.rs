@@ -105,8 +105,26 @@ enum E2eTask {
     Cni,
     /// Bad manifests, images, registries, options and rights: one clear line each
     BadInput,
+    /// Calls to `berth cri` that are cut at random: every pod's life ends clean
+    CriProxy {
+        /// How many lifecycles
+        #[arg(long, default_value_t = 500)]
+        pods: usize,
+        /// So many of them at a time
+        #[arg(long, default_value_t = 8)]
+        at_once: usize,
+        /// What the dice begin with; any when not given
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Probes, hooks and a sidecar of one pod, across a killed agent
     Probes,
+    /// 2,000 exec probes and 300 pods' lives: `berth cri` and its shims do not grow
+    Soak {
+        /// So many times as much
+        #[arg(long, default_value_t = 1)]
+        times: usize,
+    },
     /// What YAML means, beside kubectl
     Yaml,
 }
@@ -135,8 +153,8 @@ impl JoinPart {
 enum BenchTask {
     /// What the kernel itself takes
     Floor(Json),
-    /// A pod's life through the CRI, Berth beside containerd with crun
-    Pod(Json),
+    /// A pod's life through the CRI, Berth beside containerd with crun and with runc
+    Cri(Json),
     /// Attaching pods to a network, our plugins beside the reference's
     Cni(Json),
     /// Build and fetch what Berth is compared with
@@ -194,8 +212,11 @@ fn run(cli: Cli) -> Result<()> {
         Task::Check => check::run(),
         Task::Test => ci::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
         Task::E2e { command } => {
-            // Needs neither a control plane nor a registry.
-            let needs = if matches!(command, E2eTask::Cni) { prepare_cni } else { prepare_e2e };
+            let needs = match command {
+                E2eTask::Cni => prepare_cni,
+                E2eTask::CriProxy { .. } | E2eTask::Soak { .. } => prepare_runtime,
+                _ => prepare_e2e,
+            };
             house::run(|| prepare(needs), || e2e(&command))
         }
         Task::Packages => {
@@ -207,8 +228,8 @@ fn run(cli: Cli) -> Result<()> {
         Task::Bench { command: BenchTask::Floor(Json { json }) } => {
             house::run(|| apt::ensure().map(drop), || bench::floor(json))
         }
-        Task::Bench { command: BenchTask::Pod(Json { json }) } => {
-            house::run(|| prepare(prepare_bench), || bench::pod(json))
+        Task::Bench { command: BenchTask::Cri(Json { json }) } => {
+            house::run(|| prepare(prepare_bench), || bench::cri(json))
         }
         Task::Bench { command: BenchTask::Cni(Json { json }) } => {
             house::run(|| prepare(prepare_cni), || bench::cni(json))
@@ -234,6 +255,12 @@ fn prepare_e2e() -> Result<()> {
     build(&["--workspace", "--bins"])
 }
 
+/// The same without a control plane.
+fn prepare_runtime() -> Result<()> {
+    apt::ensure()?;
+    build(&["--workspace", "--bins"])
+}
+
 fn prepare_cni() -> Result<()> {
     apt::ensure()?;
     bench::build_reference_plugins()?;
@@ -247,16 +274,20 @@ fn prepare_vm() -> Result<()> {
 
 /// Builds what is played with: the programs of `$BERTH_PROFILE`.
 fn build(what: &[&str]) -> Result<()> {
-    let folder = paths::profile();
-    let profile = if folder == "debug" { "dev" } else { &folder };
+    build_as(&paths::profile(), what)
+}
+
+/// Builds what cargo puts into this folder of the target's.
+fn build_as(folder: &str, what: &[&str]) -> Result<()> {
+    let profile = if folder == "debug" { "dev" } else { folder };
     ci::cargo(&[&["build", "--locked", "--quiet", "--profile", profile], what].concat())
 }
 
-/// What `bench pod` needs: the programs as they ship, but for link-time optimisation.
+/// What `bench cri` needs: the programs as they ship, but for link-time optimisation.
 fn prepare_bench() -> Result<()> {
     apt::ensure()?;
     bench::build_reference()?;
-    ci::cargo(&["build", "--release", "--package", "berth", "--locked", "--quiet"])
+    build_as(&paths::measured_profile(), &["--package", "berth"])
 }
 
 fn e2e(task: &E2eTask) -> Result<()> {
@@ -268,7 +299,11 @@ fn e2e(task: &E2eTask) -> Result<()> {
         E2eTask::Crash { first } => scenario::crash::play(*first),
         E2eTask::JoinKubeadm { only } => scenario::join::play(|part| only.is_none_or(|only| part == only.part())),
         E2eTask::BadInput => scenario::bad_input::play(),
+        E2eTask::CriProxy { pods, at_once, seed } => {
+            scenario::cri_proxy::play(scenario::cri_proxy::Options { pods: *pods, at_once: *at_once, seed: *seed })
+        }
         E2eTask::Probes => scenario::probes::play(),
+        E2eTask::Soak { times } => scenario::soak::play(*times),
         E2eTask::Yaml => scenario::yaml::play(),
     }
 }

@@ -1,4 +1,5 @@
-//! What Berth is compared with: containerd with crun and the CNI plugins, from their Go modules and from Debian.
+//! What Berth is compared with: containerd with crun and with runc, and the CNI plugins, from their Go modules and from
+//! Debian.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,15 +9,17 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::rows::network;
 use crate::controlplane::build::go;
 use crate::daemon::Daemon;
 use crate::registry::Registry;
 use crate::registry::image::{self, Image};
-use crate::{command, paths, wait};
+use crate::{cni, command, paths, wait};
 
 /// The sandbox image that containerd holds each pod's namespaces with.
 const PAUSE: &str = "berth/pause:1";
+
+/// The OCI runtimes below containerd, by the names of their handlers.
+pub(super) const HANDLERS: [&str; 2] = ["crun", "runc"];
 
 /// Debian packages of crun and of what it is linked with, from the unstable distribution.
 const CRUN: &[&str] = &[
@@ -32,6 +35,9 @@ const CRUN: &[&str] = &[
     "libtbb12",
     "libyajl2",
 ];
+
+/// The same of runc.
+const RUNC: &[&str] = &["runc", "libc6", "libseccomp2"];
 
 fn folder() -> PathBuf {
     paths::cache().join("reference")
@@ -52,8 +58,10 @@ pub fn build() -> Result<()> {
         command::logged(&mut command, &log)?;
     }
     build_plugins()?;
-    if !folder.join("crun").is_dir() {
-        fetch_crun(&folder)?;
+    for (name, packages) in HANDLERS.into_iter().zip([CRUN, RUNC]) {
+        if !folder.join(name).is_dir() {
+            fetch(&folder, name, packages)?;
+        }
     }
     Ok(())
 }
@@ -75,9 +83,9 @@ pub fn build_plugins() -> Result<PathBuf> {
     Ok(bin)
 }
 
-/// crun in its own folder, with its own libraries and loader: the machine's are older.
-fn fetch_crun(folder: &Path) -> Result<()> {
-    let apt = folder.join("apt");
+/// A runtime in its own folder, with its own libraries and loader: the machine's are older.
+fn fetch(folder: &Path, name: &str, packages: &[&str]) -> Result<()> {
+    let apt = folder.join(format!("apt-{name}"));
     for sub in ["lists/partial", "cache/archives/partial"] {
         fs::create_dir_all(apt.join(sub))?;
     }
@@ -99,8 +107,8 @@ fn fetch_crun(folder: &Path) -> Result<()> {
         command
     };
     command::output(apt_get().arg("update"))?;
-    command::output(apt_get().arg("download").args(CRUN))?;
-    let partial = folder.join("crun.partial");
+    command::output(apt_get().arg("download").args(packages))?;
+    let partial = folder.join(format!("{name}.partial"));
     fs::create_dir_all(&partial)?;
     for entry in fs::read_dir(&apt)? {
         let path = entry?.path();
@@ -108,19 +116,23 @@ fn fetch_crun(folder: &Path) -> Result<()> {
             command::output(Command::new("dpkg-deb").arg("-x").arg(&path).arg(&partial))?;
         }
     }
-    fs::rename(&partial, folder.join("crun"))?;
     if !command::found("patchelf") {
         command::output(Command::new("apt-get").args(["install", "-y", "-qq", "patchelf"]))?;
     }
-    let libraries = folder.join("crun/usr/lib/x86_64-linux-gnu");
+    let libraries = folder.join(name).join("usr/lib/x86_64-linux-gnu");
     let mut patch = Command::new("patchelf");
     patch.arg("--set-interpreter").arg(libraries.join("ld-linux-x86-64.so.2"));
-    patch.arg("--set-rpath").arg(&libraries).arg(crun());
-    command::output(&mut patch).map(drop)
+    patch.arg("--set-rpath").arg(&libraries).arg(program(&partial)?);
+    command::output(&mut patch)?;
+    fs::rename(&partial, folder.join(name))?;
+    Ok(())
 }
 
-fn crun() -> PathBuf {
-    folder().join("crun/usr/bin/crun")
+/// The runtime in its package's files, whichever folder of programs its maker chose.
+fn program(unpacked: &Path) -> Result<PathBuf> {
+    let name = unpacked.file_stem().context("a folder has a name")?;
+    let places = ["usr/bin", "usr/sbin"].map(|bin| unpacked.join(bin).join(name));
+    places.into_iter().find(|place| place.is_file()).with_context(|| format!("no program in {}", unpacked.display()))
 }
 
 /// A running containerd. Dropping it stops it.
@@ -137,12 +149,12 @@ impl Containerd {
         fs::create_dir_all(&host)?;
         fs::create_dir_all(&conf)?;
         fs::write(host.join("hosts.toml"), format!("server = \"http://{}\"\n", registry.address()))?;
-        fs::write(conf.join("10-bench.conflist"), network("ctrd-bench0", "10.90.0.0/16"))?;
+        fs::write(conf.join("10-bench.conflist"), cni::network("ctrd-bench0", "10.90.0.0/16"))?;
         let mut pause = Image { layers: image::busybox()?.layers, config: json!({}) };
         pause.config = json!({"Entrypoint": ["/bin/sleep", "2147483647"]});
         registry.push(PAUSE, &pause)?;
         let config = dir.join("config.toml");
-        fs::write(&config, configuration(dir, &certs, &conf, &registry.name(PAUSE)))?;
+        fs::write(&config, configuration(dir, &certs, &conf, &registry.name(PAUSE))?)?;
         // crun refuses a hybrid layout, so the daemon gets a mount namespace without the v2 hierarchy.
         let script = "mount --make-rshared / && { umount /sys/fs/cgroup/unified || true; } && exec \"$0\" \"$@\"";
         let mut command = Command::new("unshare");
@@ -163,11 +175,23 @@ impl Containerd {
     }
 }
 
-fn configuration(dir: &Path, certs: &Path, conf: &Path, pause: &str) -> String {
-    let (dir, certs, conf, folder) = (dir.display(), certs.display(), conf.display(), folder());
-    let (folder, crun) = (folder.display(), crun());
-    let crun = crun.display();
-    format!(
+fn configuration(dir: &Path, certs: &Path, conf: &Path, pause: &str) -> Result<String> {
+    let folder = folder();
+    let mut handlers = String::new();
+    for name in HANDLERS {
+        let program = program(&folder.join(name))?;
+        handlers.push_str(&format!(
+            r#"[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{name}]
+  runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{name}.options]
+  BinaryName = "{}"
+"#,
+            program.display()
+        ));
+    }
+    let (dir, certs, conf, folder, default) =
+        (dir.display(), certs.display(), conf.display(), folder.display(), HANDLERS[0]);
+    Ok(format!(
         r#"version = 3
 root = "{dir}/root"
 state = "/run/ctrd-bench"
@@ -186,11 +210,7 @@ state = "/run/ctrd-bench"
   bin_dirs = ["{folder}/cni"]
   conf_dir = "{conf}"
 [plugins.'io.containerd.cri.v1.runtime'.containerd]
-  default_runtime_name = "crun"
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.crun]
-  runtime_type = "io.containerd.runc.v2"
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.crun.options]
-  BinaryName = "{crun}"
-"#
-    )
+  default_runtime_name = "{default}"
+{handlers}"#
+    ))
 }
