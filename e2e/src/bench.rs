@@ -1,6 +1,5 @@
 //! Benchmarks: every figure beside the reference's or the kernel's own in the same run.
 
-mod client;
 mod cni;
 mod figure;
 mod floor;
@@ -13,4 +12,4 @@ pub use cni::cni;
 pub use floor::floor;
 pub(crate) use reference::Containerd;
 pub use reference::{build as build_reference, build_plugins as build_reference_plugins};
-pub use rows::pod;
+pub use rows::cri;

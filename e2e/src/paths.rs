@@ -42,6 +42,16 @@ pub fn profile() -> String {
     env::var("BERTH_PROFILE").unwrap_or_else(|_| "debug".to_owned())
 }
 
+/// The cargo profile whose programs are measured: `$BERTH_PROFILE`, else `release`.
+pub fn measured_profile() -> String {
+    env::var("BERTH_PROFILE").unwrap_or_else(|_| "release".to_owned())
+}
+
+/// A program of ours to measure, as cargo built it.
+pub(crate) fn measured(name: &str) -> PathBuf {
+    target().join(measured_profile()).join(name)
+}
+
 /// A program of ours, as cargo built it.
 pub fn berth(name: &str) -> PathBuf {
     target().join(profile()).join(name)

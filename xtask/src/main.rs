@@ -109,8 +109,26 @@ enum E2eTask {
     CriImages,
     /// Bad manifests, images, registries, options and rights: one clear line each
     BadInput,
+    /// Calls to `berth cri` that are cut at random: every pod's life ends clean
+    CriProxy {
+        /// How many lifecycles
+        #[arg(long, default_value_t = 500)]
+        pods: usize,
+        /// So many of them at a time
+        #[arg(long, default_value_t = 8)]
+        at_once: usize,
+        /// What the dice begin with; any when not given
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Probes, hooks and a sidecar of one pod, across a killed agent
     Probes,
+    /// 2,000 exec probes and 300 pods' lives: `berth cri` and its shims do not grow
+    Soak {
+        /// So many times as much
+        #[arg(long, default_value_t = 1)]
+        times: usize,
+    },
     /// What YAML means, beside kubectl
     Yaml,
     /// Exec, attach and port-forward by client-go against the streaming server
@@ -141,8 +159,8 @@ impl JoinPart {
 enum BenchTask {
     /// What the kernel itself takes
     Floor(Json),
-    /// A pod's life through the CRI, Berth beside containerd with crun
-    Pod(Json),
+    /// A pod's life through the CRI, Berth beside containerd with crun and with runc
+    Cri(Json),
     /// Attaching pods to a network, our plugins beside the reference's
     Cni(Json),
     /// Build and fetch what Berth is compared with
@@ -217,6 +235,7 @@ fn run(cli: Cli) -> Result<()> {
             let needs = match command {
                 E2eTask::Cni => prepare_cni,
                 E2eTask::CriImages => prepare_cri,
+                E2eTask::CriProxy { .. } | E2eTask::Soak { .. } => prepare_runtime,
                 E2eTask::Stream => prepare_stream,
                 _ => prepare_e2e,
             };
@@ -231,8 +250,8 @@ fn run(cli: Cli) -> Result<()> {
         Task::Bench { command: BenchTask::Floor(Json { json }) } => {
             house::run(|| apt::ensure().map(drop), || bench::floor(json))
         }
-        Task::Bench { command: BenchTask::Pod(Json { json }) } => {
-            house::run(|| prepare(prepare_bench), || bench::pod(json))
+        Task::Bench { command: BenchTask::Cri(Json { json }) } => {
+            house::run(|| prepare(prepare_bench), || bench::cri(json))
         }
         Task::Bench { command: BenchTask::Cni(Json { json }) } => {
             house::run(|| prepare(prepare_cni), || bench::cni(json))
@@ -265,6 +284,12 @@ fn prepare_e2e() -> Result<()> {
     build(&["--workspace", "--bins"])
 }
 
+/// The same without a control plane.
+fn prepare_runtime() -> Result<()> {
+    apt::ensure()?;
+    build(&["--workspace", "--bins"])
+}
+
 fn prepare_cni() -> Result<()> {
     apt::ensure()?;
     bench::build_reference_plugins()?;
@@ -294,16 +319,20 @@ fn prepare_reference() -> Result<()> {
 
 /// Builds what is played with: the programs of `$BERTH_PROFILE`.
 fn build(what: &[&str]) -> Result<()> {
-    let folder = paths::profile();
-    let profile = if folder == "debug" { "dev" } else { &folder };
+    build_as(&paths::profile(), what)
+}
+
+/// Builds what cargo puts into this folder of the target's.
+fn build_as(folder: &str, what: &[&str]) -> Result<()> {
+    let profile = if folder == "debug" { "dev" } else { folder };
     ci::cargo(&[&["build", "--locked", "--quiet", "--profile", profile], what].concat())
 }
 
-/// What `bench pod` needs: the programs as they ship, but for link-time optimisation.
+/// What `bench cri` needs: the programs as they ship, but for link-time optimisation.
 fn prepare_bench() -> Result<()> {
     apt::ensure()?;
     bench::build_reference()?;
-    ci::cargo(&["build", "--release", "--package", "berth", "--locked", "--quiet"])
+    build_as(&paths::measured_profile(), &["--package", "berth"])
 }
 
 fn e2e(task: &E2eTask) -> Result<()> {
@@ -316,7 +345,11 @@ fn e2e(task: &E2eTask) -> Result<()> {
         E2eTask::JoinKubeadm { only } => scenario::join::play(|part| only.is_none_or(|only| part == only.part())),
         E2eTask::CriImages => scenario::cri_images::play(),
         E2eTask::BadInput => scenario::bad_input::play(),
+        E2eTask::CriProxy { pods, at_once, seed } => {
+            scenario::cri_proxy::play(scenario::cri_proxy::Options { pods: *pods, at_once: *at_once, seed: *seed })
+        }
         E2eTask::Probes => scenario::probes::play(),
+        E2eTask::Soak { times } => scenario::soak::play(*times),
         E2eTask::Yaml => scenario::yaml::play(),
         E2eTask::Stream => scenario::stream::play(&streamclient::build()?),
     }

@@ -17,7 +17,9 @@ use serde_json::{Map, Value};
 use crate::{Attachment, CniResult, NetworkList, RuntimeError};
 
 const KIND: &str = "cniCacheV1";
-const LARGEST_ENTRY: u64 = 4 << 20;
+/// An attachment with more than this is refused, since it could not be read again to be detached. A pod's annotations,
+/// which are among its capabilities, arrive in a message of at most 16 MiB.
+const LARGEST_ENTRY: u64 = 64 << 20;
 
 /// The folder of cached results.
 #[derive(Debug, Clone)]
@@ -90,6 +92,10 @@ impl Cache {
             result: result.map_err(io::Error::other).map_err(failed)?,
         };
         let text = serde_json::to_vec(&entry).map_err(io::Error::from).map_err(failed)?;
+        if text.len() as u64 > LARGEST_ENTRY {
+            let more = format!("the entry would have {} bytes, more than {LARGEST_ENTRY}", text.len());
+            return Err(failed(io::Error::other(more)));
+        }
         if !self.results.is_dir() {
             DirBuilder::new().recursive(true).mode(0o700).create(&self.results).map_err(failed)?;
         }

@@ -49,6 +49,18 @@ impl Operations {
         Some(Operation { inner: Arc::clone(&self.inner), id: id.to_owned() })
     }
 
+    /// Whether `id` is being stopped or removed now.
+    pub(crate) fn is_ending(&self, id: &str) -> bool {
+        matches!(self.current(id), Some("stop" | "remove"))
+    }
+
+    /// Waits while `what` is done to `id`.
+    pub(crate) async fn pass(&self, id: &str, what: &'static str) {
+        while self.current(id) == Some(what) {
+            drop(self.begin(id, "wait").await);
+        }
+    }
+
     /// What is done to `id` now.
     pub(crate) fn current(&self, id: &str) -> Option<&'static str> {
         self.inner.running.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied()
@@ -81,7 +93,10 @@ mod tests {
         drop(first);
         let second = waiting.await.expect("begun");
         assert_eq!(operations.current("a"), Some("remove"));
+        assert!(operations.is_ending("a") && !operations.is_ending("b"));
+        operations.pass("a", "start").await;
         drop(second);
+        operations.pass("a", "remove").await;
         assert_eq!(operations.current("a"), None);
     }
 }

@@ -23,12 +23,14 @@ const DEATH: Duration = Duration::from_secs(20);
 
 const SIGKILL: i32 = 9;
 
-/// Stops a container: its stop signal, and SIGKILL once `grace` is over. One that does not run is fine.
+/// Stops a container: its stop signal, and SIGKILL once `grace` is over. One that does not run is fine; one that is being
+/// started is stopped as soon as it runs, since the start would otherwise undo the stop.
 pub(crate) async fn stop_container(
     runtime: &Arc<Runtime>,
     container: &Arc<Container>,
     grace: Duration,
 ) -> Result<(), Status> {
+    runtime.operations.pass(&container.id, "start").await;
     if !container.is_running() {
         return settled(runtime, container).await;
     }
@@ -55,9 +57,7 @@ pub(crate) async fn stop_container(
 
 /// Waits until what follows a container's end is done.
 async fn settled(runtime: &Runtime, container: &Container) -> Result<(), Status> {
-    if runtime.operations.current(&container.id) == Some("settle") {
-        drop(runtime.operations.begin(&container.id, "wait").await);
-    }
+    runtime.operations.pass(&container.id, "settle").await;
     Ok(())
 }
 
@@ -119,7 +119,8 @@ pub(crate) fn container_remains(runtime: &Runtime, sandbox: &str, id: &str) -> R
     runtime.images.remove_snapshot(id).map_err(|error| error.to_string())
 }
 
-/// Stops a sandbox: its containers at once, then its shim and its network. What is stopped already is fine.
+/// Stops a sandbox: its containers at once, then its shim and its network. What is stopped already is fine. The caller
+/// has begun to stop or remove it, so that no container is created or started in it meanwhile.
 pub(crate) async fn stop_sandbox(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<(), Status> {
     for container in runtime.containers_of(&sandbox.id) {
         stop_container(runtime, &container, Duration::ZERO).await?;

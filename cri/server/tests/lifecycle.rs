@@ -13,6 +13,8 @@ mod changes;
 mod figures;
 #[path = "lifecycle/pods.rs"]
 mod pods;
+#[path = "lifecycle/races.rs"]
+mod races;
 #[path = "lifecycle/sessions.rs"]
 mod sessions;
 
@@ -51,7 +53,8 @@ fn executor() -> tokio::runtime::Runtime {
 fn inside(filters: &[String]) -> ExitCode {
     let runtime = executor();
     let mut failed = 0;
-    for (name, case) in cases::ALL.iter().chain(changes::ALL).chain(figures::ALL).chain(sessions::ALL) {
+    let all = cases::ALL.iter().chain(changes::ALL).chain(figures::ALL).chain(races::ALL).chain(sessions::ALL);
+    for (name, case) in all {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
             continue;
         }

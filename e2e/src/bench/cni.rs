@@ -32,13 +32,8 @@ pub fn cni(json: bool) -> Result<()> {
     let ours = in_namespace(|| execd(&bin, &dir.join("ours")))?;
     let inside = in_namespace(|| in_process(&dir.join("inside")))?;
     fs::remove_dir_all(&dir)?;
-    let row = |id, work, ours: &Figure, theirs: &Figure, part| Row {
-        id,
-        work,
-        unit: "ms",
-        ours: ours.median,
-        theirs: Some(theirs.median),
-        bar: theirs.median / part,
+    let row = |id, work, ours: &Figure, theirs: &Figure, part| {
+        Row::against(id, work, ours.median, vec![Some(theirs.median)], part)
     };
     let rows = [
         row("N1", "CNI ADD, exec'd", &ours[0], &theirs[0], 8.0),
@@ -47,8 +42,8 @@ pub fn cni(json: bool) -> Result<()> {
         row("N2", "CNI DEL, in-process", &inside[1], &theirs[1], 8.0),
     ];
     match json {
-        true => println!("{:#}", table::json(&rows, &[])),
-        false => print!("{}", table::rows(&rows)),
+        true => println!("{:#}", table::json(&rows, &["theirs"], &[])),
+        false => print!("{}", table::rows(&rows, &["theirs"])),
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ pub(super) const CONTAINER: &str = "clone3 into namespaces, overlay, exec, reap"
 pub fn floor(json: bool) -> Result<()> {
     let figures = measure_floor()?;
     if json {
-        println!("{}", table::json(&[], &figures));
+        println!("{}", table::json(&[], &[], &figures));
     } else {
         print!("{}", table::figures(&figures));
     }

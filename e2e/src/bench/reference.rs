@@ -1,4 +1,5 @@
-//! What Berth is compared with: containerd with crun and the CNI plugins, from their Go modules and from Debian.
+//! What Berth is compared with: containerd with crun and with runc, and the CNI plugins, from their Go modules and from
+//! Debian.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ const PAUSE: &str = "berth/pause:1";
 
 /// The v2 hierarchy of a hybrid layout.
 const UNIFIED: &str = "/sys/fs/cgroup/unified";
+/// The OCI runtimes below containerd, by the names of their handlers.
+pub(super) const HANDLERS: [&str; 2] = ["crun", "runc"];
 
 /// Debian packages of crun and of what it is linked with, from the unstable distribution.
 const CRUN: &[&str] = &[
@@ -35,6 +38,9 @@ const CRUN: &[&str] = &[
     "libtbb12",
     "libyajl2",
 ];
+
+/// The same of runc.
+const RUNC: &[&str] = &["runc", "libc6", "libseccomp2"];
 
 fn folder() -> PathBuf {
     paths::cache().join("reference")
@@ -55,8 +61,10 @@ pub fn build() -> Result<()> {
         command::logged(&mut command, &log)?;
     }
     build_plugins()?;
-    if !folder.join("crun").is_dir() {
-        fetch_crun(&folder)?;
+    for (name, packages) in HANDLERS.into_iter().zip([CRUN, RUNC]) {
+        if !folder.join(name).is_dir() {
+            fetch(&folder, name, packages)?;
+        }
     }
     Ok(())
 }
@@ -78,28 +86,32 @@ pub fn build_plugins() -> Result<PathBuf> {
     Ok(bin)
 }
 
-/// crun in its own folder, with its own libraries and loader: the machine's are older.
-fn fetch_crun(folder: &Path) -> Result<()> {
-    let lists = apt::Lists::fetch(&folder.join("apt"), "deb", "sid")?;
-    lists.get(&[&["download"], CRUN].concat())?;
-    let partial = folder.join("crun.partial");
+/// A runtime in its own folder, with its own libraries and loader: the machine's are older.
+fn fetch(folder: &Path, name: &str, packages: &[&str]) -> Result<()> {
+    let lists = apt::Lists::fetch(&folder.join(format!("apt-{name}")), "deb", "sid")?;
+    lists.get(&[&["download"], packages].concat())?;
+    let partial = folder.join(format!("{name}.partial"));
     fs::create_dir_all(&partial)?;
     for package in lists.files("deb")? {
         command::output(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&partial))?;
     }
-    fs::rename(&partial, folder.join("crun"))?;
     if !command::found("patchelf") {
         command::output(Command::new("apt-get").args(["install", "-y", "-qq", "patchelf"]))?;
     }
-    let libraries = folder.join("crun/usr/lib/x86_64-linux-gnu");
+    let libraries = folder.join(name).join("usr/lib/x86_64-linux-gnu");
     let mut patch = Command::new("patchelf");
     patch.arg("--set-interpreter").arg(libraries.join("ld-linux-x86-64.so.2"));
-    patch.arg("--set-rpath").arg(&libraries).arg(crun());
-    command::output(&mut patch).map(drop)
+    patch.arg("--set-rpath").arg(&libraries).arg(program(&partial)?);
+    command::output(&mut patch)?;
+    fs::rename(&partial, folder.join(name))?;
+    Ok(())
 }
 
-fn crun() -> PathBuf {
-    folder().join("crun/usr/bin/crun")
+/// The runtime in its package's files, whichever folder of programs its maker chose.
+fn program(unpacked: &Path) -> Result<PathBuf> {
+    let name = unpacked.file_stem().context("a folder has a name")?;
+    let places = ["usr/bin", "usr/sbin"].map(|bin| unpacked.join(bin).join(name));
+    places.into_iter().find(|place| place.is_file()).with_context(|| format!("no program in {}", unpacked.display()))
 }
 
 /// A running containerd. Dropping it stops it.
@@ -137,7 +149,7 @@ impl Containerd {
         pause.config = json!({"Entrypoint": ["/bin/sleep", "2147483647"]});
         registry.push(PAUSE, &pause)?;
         let config = dir.join("config.toml");
-        fs::write(&config, configuration(dir, certs, &conf, &registry.name(PAUSE)))?;
+        fs::write(&config, configuration(dir, certs, &conf, &registry.name(PAUSE))?)?;
         let path = std::env::var("PATH").unwrap_or_default();
         command.arg("--config").arg(&config).env("PATH", format!("{}:{path}", folder().display()));
         let mut daemon = Daemon::start("containerd", &mut command, &dir.join("containerd.log"))?;
@@ -154,11 +166,23 @@ impl Containerd {
     }
 }
 
-fn configuration(dir: &Path, certs: &Path, conf: &Path, pause: &str) -> String {
-    let (dir, certs, conf, folder) = (dir.display(), certs.display(), conf.display(), folder());
-    let (folder, crun) = (folder.display(), crun());
-    let crun = crun.display();
-    format!(
+fn configuration(dir: &Path, certs: &Path, conf: &Path, pause: &str) -> Result<String> {
+    let folder = folder();
+    let mut handlers = String::new();
+    for name in HANDLERS {
+        let program = program(&folder.join(name))?;
+        handlers.push_str(&format!(
+            r#"[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{name}]
+  runtime_type = "io.containerd.runc.v2"
+[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{name}.options]
+  BinaryName = "{}"
+"#,
+            program.display()
+        ));
+    }
+    let (dir, certs, conf, folder, default) =
+        (dir.display(), certs.display(), conf.display(), folder.display(), HANDLERS[0]);
+    Ok(format!(
         r#"version = 3
 root = "{dir}/root"
 state = "/run/ctrd-bench"
@@ -177,11 +201,7 @@ state = "/run/ctrd-bench"
   bin_dirs = ["{folder}/cni"]
   conf_dir = "{conf}"
 [plugins.'io.containerd.cri.v1.runtime'.containerd]
-  default_runtime_name = "crun"
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.crun]
-  runtime_type = "io.containerd.runc.v2"
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.crun.options]
-  BinaryName = "{crun}"
-"#
-    )
+  default_runtime_name = "{default}"
+{handlers}"#
+    ))
 }

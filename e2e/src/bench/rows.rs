@@ -1,34 +1,38 @@
-//! The rows of the table of bars that a CRI client can measure: R1 to R4, O2, P4's shim, and flushes per pod.
+//! The rows of the table of bars that a CRI client can measure: R1 to R4, O2, P4's shim, ListContainers, and flushes
+//! per pod.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::client::{CGROUP, Client};
 use super::figure::Figure;
 use super::floor::{self, Floor};
-use super::reference::Containerd;
+use super::reference::{Containerd, HANDLERS};
 use super::shim::{self, Lives};
 use super::table::{self, Row};
+use crate::cri::config::UNTIL_TERM;
+use crate::cri::{self, Client, Cri, STATE};
 use crate::daemon::Daemon;
 use crate::registry::{self, Registry};
-use crate::{cni, paths, wait};
+use crate::{paths, usage, wait};
 
 const ROUNDS: usize = 20;
 const EXECS: usize = 3;
 const BURST: usize = 50;
+/// So many containers are listed, in sandboxes of so many, so often.
+const LISTED: usize = 500;
+const LISTED_EACH: usize = 100;
+const LISTS: usize = 50;
+/// Milliseconds that ListContainers may take.
+const LIST_BAR: f64 = 10.0;
 /// How many flushes one pod of one container may cost.
 const FLUSHES: u64 = 2;
-/// Where the measured runtime keeps its sandboxes; a socket's path is short.
-const STATE: &str = "/run/berth-bench";
 /// KiB of private memory that a shim may have.
 const SHIM_KIB: f64 = 512.0;
-/// The container's first process has no default action for SIGTERM.
-const UNTIL_TERM: &str = "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done";
 
 /// What one runtime took.
 #[derive(Debug, Default)]
@@ -40,70 +44,118 @@ struct Measured {
     remove: Figure,
     exec: Figure,
     whole: Figure,
+    /// Not for each of a reference's handlers: it is the daemon's own.
+    list: Option<Figure>,
 }
 
-/// Measures Berth, the reference and the floor, and prints the rows; as JSON with `json`. Call it in a house, on a
-/// single thread.
+impl Measured {
+    fn json(&self) -> Value {
+        let mut figures = vec![
+            ("RunPodSandbox", self.sandbox),
+            ("RunPodSandbox, 50 at once", self.burst),
+            ("CreateContainer + StartContainer", self.start),
+            ("StopContainer", self.stop),
+            ("StopPodSandbox + RemovePodSandbox", self.remove),
+            ("ExecSync", self.exec),
+            ("a container's whole life", self.whole),
+        ];
+        figures.extend(self.list.map(|list| ("ListContainers of 500", list)));
+        table::named(&figures)
+    }
+}
+
+/// What is Berth's alone.
+#[derive(Debug)]
+struct Own {
+    lives: Lives,
+    /// KiB of private memory of a shim.
+    shim: f64,
+    /// Per pod of one container.
+    flushes: u64,
+}
+
+/// Measures Berth, containerd with each of its handlers, and the floor, and prints the rows; as JSON with `json`. Call
+/// it in a house, on a single thread.
 ///
 /// # Errors
 /// A runtime fails, or flushes more often than it may.
-pub fn pod(json: bool) -> Result<()> {
+pub fn cri(json: bool) -> Result<()> {
     let floor = floor::measure_floor()?;
     let dir = paths::scratch("bench")?;
     let registry = Registry::start(&dir.join("registry"), "127.0.0.1:5000")?;
     registry.push_standard()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = cri::executor()?;
     let image = registry.name(registry::BUSYBOX);
-    let (ours, lives, shim, flushes) = runtime.block_on(measure_berth(&dir.join("berth"), &image))?;
+    let (ours, own) = runtime.block_on(measure_berth(&dir.join("berth"), &image))?;
     let theirs = runtime.block_on(measure_reference(&dir.join("reference"), &registry, &image))?;
     registry.stop()?;
-    remove_cgroups();
+    cri::remove_cgroups();
     fs::remove_dir_all(&dir)?;
 
-    let rows = rows(&ours, &theirs, &lives, &floor, shim);
+    let rows = rows(&ours, &theirs, &own, &floor);
+    let flushes = own.flushes;
     if json {
-        let mut value = table::json(&rows, &floor);
+        let mut value = table::json(&rows, &HANDLERS, &floor);
+        value["program"] = json!(paths::measured("berth"));
         value["flushes_per_pod"] = json!(flushes);
+        value["measured"] = json!({ "berth": ours.json() });
+        for (handler, measured) in HANDLERS.iter().zip(&theirs) {
+            value["measured"][*handler] = measured.json();
+        }
         println!("{value:#}");
     } else {
-        print!("{}\n{}", table::figures(&floor), table::rows(&rows));
+        print!("{}\n{}", table::figures(&floor), table::rows(&rows, &HANDLERS));
         println!("flushes per pod of one container: {flushes} (at most {FLUSHES})");
+        println!("ours is {}", paths::measured("berth").display());
     }
     ensure!(flushes <= FLUSHES, "{flushes} flushes per pod");
     Ok(())
 }
 
-async fn measure_berth(dir: &Path, image: &str) -> Result<(Measured, Lives, f64, u64)> {
-    let (daemon, socket) = start_berth(dir)?;
-    let mut client = Client::connect(&socket, image, &dir.join("logs")).await?;
-    let measured = Box::pin(measure(&mut client)).await.context("berth")?;
+async fn measure_berth(dir: &Path, image: &str) -> Result<(Measured, Own)> {
+    let berth = Cri::start(&paths::measured("berth"), dir)?;
+    let mut client = Client::connect(berth.socket(), image, &dir.join("logs")).await?;
+    let mut measured = Box::pin(measure(&mut client)).await.context("berth")?;
+    measured.list = Some(Box::pin(list(&mut client)).await?);
     let shim = Box::pin(shim_memory(&mut client)).await?;
-    let flushes = Box::pin(flushes(&mut client, daemon.pid(), dir)).await?;
+    let flushes = Box::pin(flushes(&mut client, berth.pid(), dir)).await?;
     drop(client);
-    let lives = Box::pin(lives(dir, daemon, &socket, image)).await?;
-    Ok((measured, lives, shim, flushes))
+    let lives = Box::pin(lives(dir, berth, image)).await?;
+    Ok((measured, Own { lives, shim, flushes }))
 }
 
 /// A runtime makes what is measured, another one takes it down.
-async fn lives(dir: &Path, daemon: Daemon, socket: &Path, image: &str) -> Result<Lives> {
+async fn lives(dir: &Path, berth: Cri, image: &str) -> Result<Lives> {
     let logs = dir.join("logs");
-    let mut client = Client::connect(socket, image, &logs).await?;
+    let mut client = Client::connect(berth.socket(), image, &logs).await?;
     let (sandbox, _) = client.run_sandbox(3000).await?;
     let mut containers = Vec::new();
     for attempt in 0..=2 * ROUNDS + 1 {
         containers.push(client.create_container(&sandbox, u32::try_from(attempt)?, &["true"]).await?);
     }
-    daemon.kill()?;
+    berth.kill()?;
     let lives = shim::measure(&Path::new(STATE).join("sandboxes").join(&sandbox.id), &containers)?;
-    let (_daemon, socket) = start_berth(dir)?;
-    Client::connect(&socket, image, &logs).await?.remove_sandbox(&sandbox).await?;
+    let berth = Cri::start(&paths::measured("berth"), dir)?;
+    Client::connect(berth.socket(), image, &logs).await?.remove_sandbox(&sandbox).await?;
+    berth.stop()?;
     Ok(lives)
 }
 
-async fn measure_reference(dir: &Path, registry: &Registry, image: &str) -> Result<Measured> {
+/// In the order of [`HANDLERS`].
+async fn measure_reference(dir: &Path, registry: &Registry, image: &str) -> Result<Vec<Measured>> {
     let reference = Containerd::start(dir, registry)?;
-    let mut client = Client::connect(&reference.socket(), image, &dir.join("logs")).await?;
-    Box::pin(measure(&mut client)).await.context("containerd")
+    let client = Client::connect(&reference.socket(), image, &dir.join("logs")).await?;
+    let mut all = Vec::new();
+    for handler in HANDLERS {
+        let mut client = client.clone().with_handler(handler);
+        let mut measured =
+            Box::pin(measure(&mut client)).await.with_context(|| format!("containerd with {handler}"))?;
+        if all.is_empty() {
+            measured.list = Some(Box::pin(list(&mut client)).await?);
+        }
+        all.push(measured);
+    }
+    Ok(all)
 }
 
 async fn measure(client: &mut Client) -> Result<Measured> {
@@ -135,7 +187,7 @@ async fn measure(client: &mut Client) -> Result<Measured> {
     }
     let burst = burst(client).await?;
     let [sandbox, start, exec, stop, remove, whole] = samples.map(|samples| Figure::of(&samples));
-    Ok(Measured { sandbox, burst, start, stop, remove, exec, whole })
+    Ok(Measured { sandbox, burst, start, stop, remove, exec, whole, list: None })
 }
 
 /// 50 sandboxes asked for at once; how long each caller waited.
@@ -162,78 +214,71 @@ async fn burst(client: &Client) -> Result<Figure> {
     Ok(Figure::of(&waits))
 }
 
-fn rows(ours: &Measured, theirs: &Measured, lives: &Lives, floor: &Floor, shim: f64) -> Vec<Row> {
-    let against = |id, work, ours: f64, theirs: f64, part: f64| Row {
-        id,
-        work,
-        unit: "ms",
-        ours,
-        theirs: Some(theirs),
-        bar: theirs / part,
-    };
-    let container = floor.iter().find(|(name, _)| *name == floor::CONTAINER).map_or(0.0, |(_, figure)| figure.median);
-    let inside = |work, ours, theirs| Row { id: "O2", work, unit: "ms", ours, theirs, bar: 1.3 * container };
-    vec![
-        against("R1", "RunPodSandbox", ours.sandbox.median, theirs.sandbox.median, 6.0),
-        against("R1", "50 at once: p99", ours.burst.p99, theirs.burst.p99, 4.0),
-        against("R2", "Create + StartContainer", ours.start.median, theirs.start.median, 4.0),
-        against("R3", "StopContainer", ours.stop.median, theirs.stop.median, 5.0),
-        against("R3", "Stop + RemovePodSandbox", ours.remove.median, theirs.remove.median, 5.0),
-        against("R4", "ExecSync true", ours.exec.median, theirs.exec.median, 6.0),
-        inside("`true` in the shim", lives.unplaced.median, None),
-        inside("and placed into its cgroups", lives.placed.median, None),
-        inside("and through the CRI, with files", ours.whole.median, Some(theirs.whole.median)),
-        Row { id: "P4", work: "shim's private memory", unit: "KiB", ours: shim, theirs: None, bar: SHIM_KIB },
-    ]
+/// ListContainers of 500, which were created and not started.
+async fn list(client: &mut Client) -> Result<Figure> {
+    let mut sandboxes = Vec::new();
+    for number in 0..LISTED / LISTED_EACH {
+        let (sandbox, _) = client.run_sandbox(4000 + number).await?;
+        for attempt in 0..LISTED_EACH {
+            client.create_container(&sandbox, u32::try_from(attempt)?, &["true"]).await?;
+        }
+        sandboxes.push(sandbox);
+    }
+    let mut samples = Vec::new();
+    for _ in 0..LISTS {
+        let (count, took) = client.list_containers().await?;
+        ensure!(count == LISTED, "{count} containers are listed, not {LISTED}");
+        samples.push(took);
+    }
+    for sandbox in &sandboxes {
+        client.remove_sandbox(sandbox).await?;
+    }
+    Ok(Figure::of(&samples))
 }
 
-fn start_berth(dir: &Path) -> Result<(Daemon, PathBuf)> {
-    let conf = dir.join("net.d");
-    fs::create_dir_all(&conf)?;
-    fs::write(conf.join("10-bench.conflist"), cni::network("berth-bench0", "10.89.0.0/16"))?;
-    let socket = dir.join("cri.sock");
-    let mut command = Command::new(paths::berth("berth"));
-    command
-        .arg("cri")
-        .arg("--listen")
-        .arg(format!("unix://{}", socket.display()))
-        .arg("--root")
-        .arg(dir.join("root"))
-        .args(["--state", STATE, "--log-level", "warn"])
-        .arg("--cni-conf-dir")
-        .arg(&conf);
-    let mut daemon = Daemon::start("berth cri", &mut command, &dir.join("cri.log"))?;
-    wait::until_true("berth cri listens", Duration::from_secs(20), || {
-        Ok(std::os::unix::net::UnixStream::connect(&socket).is_ok())
-    })
-    .map_err(|error| daemon.check().err().unwrap_or(error))?;
-    Ok((daemon, socket))
+fn rows(ours: &Measured, theirs: &[Measured], own: &Own, floor: &Floor) -> Vec<Row> {
+    let median = |of: fn(&Measured) -> Figure| -> (f64, Vec<Option<f64>>) {
+        (of(ours).median, theirs.iter().map(|theirs| Some(of(theirs).median)).collect())
+    };
+    let against = |id, work, of: fn(&Measured) -> Figure, part| {
+        let (ours, theirs) = median(of);
+        Row::against(id, work, ours, theirs, part)
+    };
+    let container = floor.iter().find(|(name, _)| *name == floor::CONTAINER).map_or(0.0, |(_, figure)| figure.median);
+    let none = || vec![None; theirs.len()];
+    let inside = |work, ours, theirs| Row { id: "O2", work, unit: "ms", ours, theirs, bar: 1.3 * container };
+    let p99 = theirs.iter().map(|theirs| Some(theirs.burst.p99)).collect();
+    let (whole, whole_theirs) = median(|measured| measured.whole);
+    vec![
+        against("R1", "RunPodSandbox", |measured| measured.sandbox, 6.0),
+        Row::against("R1", "50 at once: p99", ours.burst.p99, p99, 4.0),
+        against("R2", "Create + StartContainer", |measured| measured.start, 4.0),
+        against("R3", "StopContainer", |measured| measured.stop, 5.0),
+        against("R3", "Stop + RemovePodSandbox", |measured| measured.remove, 5.0),
+        against("R4", "ExecSync true", |measured| measured.exec, 6.0),
+        inside("`true` in the shim", own.lives.unplaced.median, none()),
+        inside("placed into its cgroups", own.lives.placed.median, none()),
+        inside("through the CRI, with files", whole, whole_theirs),
+        Row {
+            id: "",
+            work: "ListContainers of 500",
+            unit: "ms",
+            ours: ours.list.map_or(0.0, |list| list.median),
+            theirs: theirs.iter().map(|theirs| theirs.list.map(|list| list.median)).collect(),
+            bar: LIST_BAR,
+        },
+        Row { id: "P4", work: "private memory of a shim", unit: "KiB", ours: own.shim, theirs: none(), bar: SHIM_KIB },
+    ]
 }
 
 /// KiB that only one shim has, with one container running.
 async fn shim_memory(client: &mut Client) -> Result<f64> {
     let (sandbox, _) = client.run_sandbox(2000).await?;
     let (container, _) = client.start_container(&sandbox, UNTIL_TERM).await?;
-    let memory = fs::read_dir("/proc")?
-        .flatten()
-        .filter(|entry| {
-            fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.trim().starts_with("berth-shim"))
-        })
-        .filter_map(|entry| fs::read_to_string(entry.path().join("smaps_rollup")).ok())
-        .map(|text| private(&text))
-        .max()
-        .context("no process is called berth-shim")?;
+    let memory = usage::shims()?.values().map(|shim| shim.private).max().context("no process is called berth-shim")?;
     client.stop_container(&container).await?;
     client.remove_sandbox(&sandbox).await?;
-    Ok(f64::from(memory))
-}
-
-fn private(rollup: &str) -> u32 {
-    rollup
-        .lines()
-        .filter(|line| line.starts_with("Private_"))
-        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u32>().ok())
-        .sum()
+    Ok(f64::from(u32::try_from(memory)?))
 }
 
 /// How many times the runtime asks the disk to flush while one pod of one container comes up.
@@ -256,32 +301,4 @@ async fn flushes(client: &mut Client, pid: u32, dir: &Path) -> Result<u64> {
     client.remove_sandbox(&sandbox).await?;
     let text = fs::read_to_string(&log)?;
     Ok(text.lines().filter(|line| line.contains("sync") && !line.contains("resumed")).count() as u64)
-}
-
-/// Pods' cgroups are their caller's: the kubelet's role here.
-pub(super) fn remove_cgroups() {
-    fn remove(folder: &Path) {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if entry.path().is_dir() {
-                remove(&entry.path());
-            }
-        }
-        // A cgroup with a process left in it stays, and shows in the leak check.
-        let _ = fs::remove_dir(folder);
-    }
-    let below = CGROUP.trim_start_matches('/');
-    remove(&Path::new("/sys/fs/cgroup").join(below));
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        remove(&hierarchy.path().join(below));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn private_memory_is_clean_and_dirty() {
-        assert_eq!(private("Rss: 900 kB\nPrivate_Clean:  12 kB\nPrivate_Dirty: 30 kB\nShared_Clean: 5 kB\n"), 42);
-    }
 }

@@ -14,8 +14,8 @@ use berth_plan::message::{Event, FromShim, Reply, Request, ToShim};
 use berth_plan::{MAX_MESSAGE, PROTOCOL, codec};
 use berth_sys::{memfd, seqpacket};
 
-use super::client::CGROUP;
 use super::figure::Figure;
+use crate::cri::config::CGROUP;
 
 /// Milliseconds; whoever waits longer waits for ever.
 const PATIENCE: i32 = 30_000;

@@ -13,13 +13,25 @@ pub(super) struct Row {
     pub(super) work: &'static str,
     pub(super) unit: &'static str,
     pub(super) ours: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) theirs: Option<f64>,
+    /// The references', in the order of the table's heads; none where a reference has no such thing.
+    pub(super) theirs: Vec<Option<f64>>,
     /// What ours may be at most.
     pub(super) bar: f64,
 }
 
 impl Row {
+    /// A row whose bar is a part of what the fastest reference takes.
+    pub(super) fn against(
+        id: &'static str,
+        work: &'static str,
+        ours: f64,
+        theirs: Vec<Option<f64>>,
+        part: f64,
+    ) -> Self {
+        let bar = best(&theirs).map_or(0.0, |best| best / part);
+        Self { id, work, unit: "ms", ours, theirs, bar }
+    }
+
     fn verdict(&self) -> &'static str {
         match self.ours / self.bar {
             ratio if ratio <= 1.0 => "met",
@@ -29,17 +41,30 @@ impl Row {
     }
 }
 
-/// The table of a comparison.
-pub(super) fn rows(rows: &[Row]) -> String {
-    let mut text =
-        format!("{:<3} {:<34} {:>7} {:>7} {:>6} {:>7}  {}\n", "", "", "ours", "theirs", "ratio", "bar", "bar is");
+fn best(theirs: &[Option<f64>]) -> Option<f64> {
+    theirs.iter().flatten().copied().min_by(f64::total_cmp)
+}
+
+/// The table of a comparison with these references. The ratio is to the fastest of them.
+pub(super) fn rows(rows: &[Row], references: &[&str]) -> String {
+    let width = 42 - 8 * references.len();
+    let heads: String = references.iter().map(|head| format!(" {head:>7}")).collect();
+    let mut text = format!(
+        "{:<3} {:<width$} {:>7}{heads} {:>6} {:>7}  {}\n",
+        "", "milliseconds", "ours", "ratio", "bar", "bar is"
+    );
     for row in rows {
-        let theirs = row.theirs.map_or_else(|| "-".to_owned(), number);
-        let ratio = row.theirs.map_or_else(|| "-".to_owned(), |theirs| format!("{:.2}", row.ours / theirs));
-        let work = format!("{}, {}", row.work, row.unit);
+        let dash = || "-".to_owned();
+        let theirs: String =
+            row.theirs.iter().map(|theirs| format!(" {:>7}", theirs.map_or_else(dash, number))).collect();
+        let ratio = best(&row.theirs).map_or_else(dash, |best| format!("{:.2}", row.ours / best));
+        let work = if row.unit == "ms" { row.work.to_owned() } else { format!("{}, {}", row.work, row.unit) };
         let (ours, bar) = (number(row.ours), number(row.bar));
         let verdict = row.verdict();
-        text.push_str(&format!("{:<3} {work:<34.34} {ours:>7} {theirs:>7} {ratio:>6} {bar:>7}  {verdict}\n", row.id));
+        text.push_str(&format!(
+            "{:<3} {work:<width$.width$} {ours:>7}{theirs} {ratio:>6} {bar:>7}  {verdict}\n",
+            row.id
+        ));
     }
     text
 }
@@ -57,10 +82,15 @@ pub(super) fn figures(figures: &[(&'static str, Figure)]) -> String {
 }
 
 /// Both tables for programs.
-pub(super) fn json(rows: &[Row], figures: &[(&'static str, Figure)]) -> Value {
+pub(super) fn json(rows: &[Row], references: &[&str], figures: &[(&'static str, Figure)]) -> Value {
+    json!({"rows": rows, "references": references, "figures": named(figures)})
+}
+
+/// Figures by their names.
+pub(super) fn named(figures: &[(&'static str, Figure)]) -> Value {
     let figures: serde_json::Map<String, Value> =
         figures.iter().map(|(name, figure)| ((*name).to_owned(), json!(figure))).collect();
-    json!({"rows": rows, "figures": figures})
+    Value::Object(figures)
 }
 
 fn number(value: f64) -> String {
@@ -73,18 +103,15 @@ mod tests {
 
     #[test]
     fn a_table_fits_80_columns_and_says_which_bars_are_met() {
-        let row = |ours| Row {
-            id: "R3",
-            work: "StopPodSandbox + RemovePodSandb",
-            unit: "ms",
-            ours,
-            theirs: Some(1136.0),
-            bar: 1027.2,
+        let row = |ours| {
+            Row::against("R3", "StopPodSandbox + RemovePodSandb", ours, vec![Some(5136.0), Some(6136.0), None], 5.0)
         };
-        let text = rows(&[row(1000.0), row(2000.0), row(9000.0)]);
+        let text = rows(&[row(1000.0), row(2000.0), row(9000.0)], &["crun", "runc", "none"]);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].ends_with("met") && lines[2].ends_with("within 2x") && lines[3].ends_with("MISSED"), "{text}");
         assert!(lines.iter().all(|line| line.len() <= 80), "{text}");
+        // The ratio and the bar are to the fastest.
+        assert!(lines[1].contains("5136.0") && lines[1].contains(" 0.19  1027.2 "), "{text}");
         let text = figures(&[("clone3 into namespaces, overlay root, exec", Figure::default())]);
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
     }

@@ -1,4 +1,6 @@
 //! CreateContainer: decides everything about a container and writes it down. Nothing runs yet.
+//!
+//! A repeated call, whose first answer was lost, gets the container that is there as long as nobody has started it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +32,9 @@ pub(crate) async fn call(
 ) -> Result<cri::CreateContainerResponse, Status> {
     let config = required(request.config, "config")?;
     let sandbox = runtime.sandbox(&request.pod_sandbox_id)?;
+    // Its end waits for us, or has come before we look.
+    let _turn = runtime.operations.begin(&sandbox.id, "create").await;
+    runtime.sandbox(&sandbox.id)?;
     sandbox
         .state()
         .may_create()
@@ -37,9 +42,18 @@ pub(crate) async fn call(
     let metadata = required(config.metadata.clone(), "config.metadata")?;
     let name = names::container(&metadata, &sandbox.metadata());
     let _operation = runtime.operations.begin(&format!("container {name}"), "create").await;
-    if let Some(existing) = runtime.world().container_names.get(&name) {
+    let existing = {
+        let world = runtime.world();
+        world.container_names.get(&name).and_then(|id| world.containers.get(id)).cloned()
+    };
+    if let Some(existing) = existing {
+        let same = existing.sandbox == sandbox.id && *existing.config() == config;
+        if same && existing.state() == ContainerState::Created {
+            return Ok(cri::CreateContainerResponse { container_id: existing.id.clone() });
+        }
         return Err(Status::already_exists(format!(
-            "failed to reserve container name {name:?}: name {name:?} is reserved for {existing:?}"
+            "failed to reserve container name {name:?}: name {name:?} is reserved for {:?}",
+            existing.id
         )));
     }
     let image_name = required(config.image.clone(), "config.image")?.image;

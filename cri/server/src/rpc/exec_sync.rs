@@ -12,8 +12,9 @@ use crate::commands::{Command, DRAIN, Ends, Stdio};
 use crate::descriptor::Descriptor;
 use crate::runtime::Runtime;
 
-/// What is kept of each stream; the rest is read and dropped (CVE-2022-31030).
-const OUTPUT_LIMIT: usize = 16 << 20;
+/// What is kept of both streams together, so that the answer fits into a message; the rest is read and dropped
+/// (CVE-2022-31030).
+const OUTPUT_LIMIT: usize = (16 << 20) - 1024;
 
 pub(crate) async fn call(runtime: &Arc<Runtime>, request: ExecSyncRequest) -> Result<ExecSyncResponse, Status> {
     let container = runtime.container(&request.container_id)?;
@@ -47,14 +48,17 @@ pub(crate) async fn call(runtime: &Arc<Runtime>, request: ExecSyncRequest) -> Re
         tracing::debug!(container = container.id, "output of a command is still held open after its end");
     }
     let taken = |stream: &Stream| std::mem::take(&mut *stream.lock().unwrap_or_else(PoisonError::into_inner));
-    let (stdout, stderr) = (taken(&out), taken(&err));
+    let (mut stdout, mut stderr) = (taken(&out), taken(&err));
+    // Where both are long, each gets a half.
+    stdout.truncate(OUTPUT_LIMIT - stderr.len().min(OUTPUT_LIMIT / 2));
+    stderr.truncate(OUTPUT_LIMIT - stdout.len());
     Ok(ExecSyncResponse { stdout, stderr, exit_code: exit.code })
 }
 
 /// What was read of a stream so far.
 type Stream = Arc<Mutex<Vec<u8>>>;
 
-/// Reads a stream to its end, and keeps its first 16 MiB.
+/// Reads a stream to its end, and keeps its beginning.
 async fn collect(stream: OwnedFd, kept: &Stream) {
     let Ok(mut stream) = Descriptor::reader(stream) else { return };
     let mut buffer = vec![0; 64 << 10];

@@ -22,6 +22,8 @@ pub(crate) async fn call(
     if runtime.container(&container.id).is_err() {
         return Ok(RemoveContainerResponse {});
     }
+    // It may have been started while we waited.
+    teardown::stop_container(runtime, &container, Duration::ZERO).await?;
     teardown::remove_container(runtime, &container).await?;
     runtime.tell(ContainerEventType::ContainerDeletedEvent, &container.id, &container.sandbox);
     Ok(RemoveContainerResponse {})

@@ -50,7 +50,11 @@ pub(crate) async fn call(
     let name = names::sandbox(config.metadata.as_ref().unwrap_or(&Default::default()));
     // A repeated call waits for the first one here, and finds what it made.
     let _operation = runtime.operations.begin(&format!("sandbox {name}"), "run").await;
-    if let Some(existing) = existing(runtime, &name) {
+    while let Some(existing) = existing(runtime, &name) {
+        if runtime.operations.is_ending(&existing.id) {
+            drop(runtime.operations.begin(&existing.id, "wait").await);
+            continue;
+        }
         if existing.is_ready() && existing.config == config {
             return Ok(RunPodSandboxResponse { pod_sandbox_id: existing.id.clone() });
         }
@@ -74,10 +78,7 @@ pub(crate) async fn call(
         made_cgroups: missing.map_err(|error| Status::invalid_argument(format!("linux.cgroup_parent: {error}")))?,
         resources: None,
     };
-    let sandbox = run(runtime, record).await?;
-    let mut world = runtime.world();
-    world.sandbox_names.insert(name, id.clone());
-    drop(world);
+    let sandbox = run(runtime, record, name).await?;
     tracing::info!(sandbox = sandbox.id, "sandbox runs");
     for kind in [ContainerEventType::ContainerCreatedEvent, ContainerEventType::ContainerStartedEvent] {
         runtime.tell(kind, &id, &id);
@@ -97,7 +98,7 @@ struct Made {
     ips: Vec<String>,
 }
 
-async fn run(runtime: &Arc<Runtime>, record: SandboxRecord) -> Result<Arc<Sandbox>, Status> {
+async fn run(runtime: &Arc<Runtime>, record: SandboxRecord, name: String) -> Result<Arc<Sandbox>, Status> {
     let (work, begun) = (Arc::clone(runtime), record.clone());
     let folder = blocking(move || make_folder(&work, begun)).await?;
     if let Err(error) = folder {
@@ -114,7 +115,11 @@ async fn run(runtime: &Arc<Runtime>, record: SandboxRecord) -> Result<Arc<Sandbo
                 return Err(unwound(runtime, record, io_status("the sandbox's record")(error)).await);
             }
             let sandbox = Arc::new(Sandbox::new(record, state, Some(made.shim)));
-            runtime.world().sandboxes.insert(sandbox.id.clone(), Arc::clone(&sandbox));
+            {
+                let mut world = runtime.world();
+                world.sandbox_names.insert(name, sandbox.id.clone());
+                world.sandboxes.insert(sandbox.id.clone(), Arc::clone(&sandbox));
+            }
             tokio::spawn(exits::watch(Arc::downgrade(runtime), Arc::downgrade(&sandbox), made.events));
             Ok(sandbox)
         }

@@ -24,12 +24,21 @@ pub(crate) async fn call(
 ) -> Result<StartContainerResponse, Status> {
     let container = runtime.container(&request.container_id)?;
     let operation = runtime.operations.begin(&container.id, "start").await;
+    // It may have been removed while we waited.
+    runtime.container(&container.id)?;
     let sandbox = runtime
         .sandbox(&container.sandbox)
         .map_err(|_| Status::failed_precondition(format!("the sandbox of container {:?} is gone", container.id)))?;
     container.state().may_start(&sandbox.state()).map_err(|refusal| {
         Status::failed_precondition(format!("failed to start container {:?}: {refusal}", container.id))
     })?;
+    // Whoever stops a sandbox waits for starts that began earlier, and for no later one.
+    if runtime.operations.is_ending(&sandbox.id) {
+        return Err(Status::failed_precondition(format!(
+            "failed to start container {:?}: its sandbox is being stopped",
+            container.id
+        )));
+    }
     let shim = sandbox.shim().ok_or_else(|| Status::failed_precondition("the sandbox's shim is gone"))?;
     match start(runtime, &container, &shim).await {
         Ok((pid, started_at)) => {

@@ -19,10 +19,6 @@ pub(crate) async fn call(
         Err(status) if status.code() == Code::NotFound => return Ok(StopContainerResponse {}),
         other => other?,
     };
-    // A start under way would come after the stop and undo it.
-    if runtime.operations.current(&container.id) == Some("start") {
-        drop(runtime.operations.begin(&container.id, "wait").await);
-    }
     let grace = Duration::from_secs(u64::try_from(request.timeout).unwrap_or(0));
     teardown::stop_container(runtime, &container, grace).await?;
     Ok(StopContainerResponse {})

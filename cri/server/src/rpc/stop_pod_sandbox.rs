@@ -17,6 +17,10 @@ pub(crate) async fn call(
         other => other?,
     };
     let _operation = runtime.operations.begin(&sandbox.id, "stop").await;
+    // Somebody else may have removed it while we waited.
+    if runtime.sandbox(&sandbox.id).is_err() {
+        return Ok(StopPodSandboxResponse {});
+    }
     teardown::stop_sandbox(runtime, &sandbox).await?;
     tracing::info!(sandbox = sandbox.id, "sandbox stopped");
     Ok(StopPodSandboxResponse {})

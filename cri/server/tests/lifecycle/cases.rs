@@ -15,6 +15,7 @@ use crate::pods::{a_pod_has_users_of_its_own, containers_share_processes, images
 
 pub(crate) type Case = fn(Bench) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// The cases of a module, by their names.
 macro_rules! cases {
     ($($name:ident),* $(,)?) => {
         pub(crate) const ALL: &[(&str, crate::cases::Case)] = &[$((stringify!($name), |bench| Box::pin($name(bench)))),*];
@@ -99,9 +100,14 @@ async fn commands_run_and_are_ended(bench: Bench) {
     let daemon = client.exec(&container, &["/bin/sh", "-c", "echo said; sleep 500 & exit 0"], 10).await.expect("ran");
     assert_eq!((daemon.stdout.as_slice(), daemon.exit_code), (&b"said\n"[..], 0));
     let much = client.exec(&container, &["/bin/sh", "-c", "head -c 20m /dev/zero"], 30).await.expect("ran");
-    assert_eq!(much.stdout.len(), 16 << 20);
+    assert_eq!(much.stdout.len(), (16 << 20) - 1024);
     let missing = client.exec(&container, &["/no/such"], 10).await.expect_err("no such program");
     assert!(missing.message().contains("/no/such"), "{missing}");
+    let much = "head -c 20000000 /dev/zero; head -c 20000000 /dev/zero >&2";
+    let much = client.exec(&container, &["/bin/sh", "-c", much], 60).await.expect("ran");
+    let (stdout, stderr) = (much.stdout.len(), much.stderr.len());
+    // It fits into the kubelet's 16 MiB, and both streams have a part of it.
+    assert!(stdout + stderr < 16 << 20 && stdout > 4 << 20 && stderr > 4 << 20, "{stdout} and {stderr} bytes");
     let late = client.exec(&container, &["/bin/sh", "-c", "sleep 777"], 1).await.expect_err("too slow");
     assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
     let left =
@@ -271,8 +277,12 @@ async fn calls_are_idempotent(bench: Bench) {
     other.hostname = "other".to_owned();
     assert_eq!(client.run(other).await.expect_err("reserved").code(), Code::AlreadyExists);
     let container = client.create(&sandbox, script("c", "sleep 1000")).await.expect("created");
+    let again = client.create(&sandbox, script("c", "sleep 1000")).await;
+    assert_eq!(again.expect("the same"), container);
     assert_eq!(client.create(&sandbox, script("c", "true")).await.expect_err("reserved").code(), Code::AlreadyExists);
     client.start(&container).await.expect("started");
+    let again = client.create(&sandbox, script("c", "sleep 1000")).await;
+    assert_eq!(again.expect_err("it is started").code(), Code::AlreadyExists);
     assert_eq!(client.start(&container).await.expect_err("twice").code(), Code::FailedPrecondition);
     // A client that hangs up does not stop the stop.
     let hasty = tokio::time::timeout(Duration::from_millis(1), client.stop(&container, 0)).await;

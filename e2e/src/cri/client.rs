@@ -1,0 +1,144 @@
+//! A CRI client that measures: the same calls for Berth and for another runtime.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use berth_cri_proto::v1::image_service_client::ImageServiceClient;
+use berth_cri_proto::v1::runtime_service_client::RuntimeServiceClient;
+use berth_cri_proto::v1::{self as cri};
+use tonic::transport::{Channel, Endpoint};
+
+use super::config;
+
+/// Enough for 50 sandboxes at once on a slow machine.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A runtime behind a socket.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    runtime: RuntimeServiceClient<Channel>,
+    images: ImageServiceClient<Channel>,
+    image: String,
+    logs: String,
+    /// Which of the runtime's handlers; empty is its default.
+    handler: String,
+}
+
+/// A sandbox and what it was made from, which CreateContainer wants again.
+#[derive(Debug, Clone)]
+pub(crate) struct Sandbox {
+    pub(crate) id: String,
+    config: cri::PodSandboxConfig,
+}
+
+impl Client {
+    pub(crate) async fn connect(socket: &Path, image: &str, logs: &Path) -> Result<Self> {
+        let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display()))?.timeout(TIMEOUT);
+        let channel = endpoint.connect().await.with_context(|| format!("cannot reach {}", socket.display()))?;
+        Ok(Self {
+            runtime: RuntimeServiceClient::new(channel.clone()),
+            images: ImageServiceClient::new(channel),
+            image: image.to_owned(),
+            logs: logs.display().to_string(),
+            handler: String::new(),
+        })
+    }
+
+    /// The same with sandboxes of another handler.
+    pub(crate) fn with_handler(self, handler: &str) -> Self {
+        Self { handler: handler.to_owned(), ..self }
+    }
+
+    pub(crate) async fn pull(&mut self) -> Result<()> {
+        let request = cri::PullImageRequest { image: Some(config::image_spec(&self.image)), ..Default::default() };
+        self.images.pull_image(request).await.context("PullImage")?;
+        Ok(())
+    }
+
+    /// RunPodSandbox with DNS, a host port and the default shared memory.
+    pub(crate) async fn run_sandbox(&mut self, number: usize) -> Result<(Sandbox, Duration)> {
+        let config = config::sandbox(number, 0, &self.logs)?;
+        std::fs::create_dir_all(&config.log_directory)?;
+        let request = cri::RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: self.handler.clone() };
+        let start = Instant::now();
+        let id = self.runtime.run_pod_sandbox(request).await.context("RunPodSandbox")?.into_inner().pod_sandbox_id;
+        Ok((Sandbox { id, config }, start.elapsed()))
+    }
+
+    /// CreateContainer and StartContainer of one that runs a shell's `script`.
+    pub(crate) async fn start_container(&mut self, sandbox: &Sandbox, script: &str) -> Result<(String, Duration)> {
+        let start = Instant::now();
+        let id = self.create_container(sandbox, 0, &["sh", "-c", script]).await?;
+        let request = cri::StartContainerRequest { container_id: id.clone() };
+        self.runtime.start_container(request).await.context("StartContainer")?;
+        Ok((id, start.elapsed()))
+    }
+
+    pub(crate) async fn create_container(
+        &mut self,
+        sandbox: &Sandbox,
+        attempt: u32,
+        command: &[&str],
+    ) -> Result<String> {
+        let config = config::container(&sandbox.config, &self.image, attempt, command);
+        let request = cri::CreateContainerRequest {
+            pod_sandbox_id: sandbox.id.clone(),
+            config: Some(config),
+            sandbox_config: Some(sandbox.config.clone()),
+        };
+        Ok(self.runtime.create_container(request).await.context("CreateContainer")?.into_inner().container_id)
+    }
+
+    pub(crate) async fn exec_true(&mut self, container: &str) -> Result<Duration> {
+        let request = cri::ExecSyncRequest { container_id: container.into(), cmd: vec!["true".into()], timeout: 10 };
+        let start = Instant::now();
+        let answer = self.runtime.exec_sync(request).await.context("ExecSync")?.into_inner();
+        anyhow::ensure!(answer.exit_code == 0, "true ended with {}", answer.exit_code);
+        Ok(start.elapsed())
+    }
+
+    /// ListContainers; how many there are.
+    pub(crate) async fn list_containers(&mut self) -> Result<(usize, Duration)> {
+        let start = Instant::now();
+        let answer = self.runtime.list_containers(cri::ListContainersRequest::default()).await;
+        let count = answer.context("ListContainers")?.into_inner().containers.len();
+        Ok((count, start.elapsed()))
+    }
+
+    /// Waits until a container has ended by itself.
+    pub(crate) async fn await_exit(&mut self, container: &str) -> Result<()> {
+        let limit = Instant::now() + TIMEOUT;
+        loop {
+            let request = cri::ContainerStatusRequest { container_id: container.into(), verbose: false };
+            let status = self.runtime.container_status(request).await.context("ContainerStatus")?.into_inner().status;
+            if status.context("no status")?.state() == cri::ContainerState::ContainerExited {
+                return Ok(());
+            }
+            anyhow::ensure!(Instant::now() < limit, "container {container} does not end");
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+    }
+
+    pub(crate) async fn stop_container(&mut self, container: &str) -> Result<Duration> {
+        let start = Instant::now();
+        let request = cri::StopContainerRequest { container_id: container.into(), timeout: 10 };
+        self.runtime.stop_container(request).await.context("StopContainer")?;
+        Ok(start.elapsed())
+    }
+
+    pub(crate) async fn remove_container(&mut self, container: &str) -> Result<()> {
+        let request = cri::RemoveContainerRequest { container_id: container.into() };
+        self.runtime.remove_container(request).await.context("RemoveContainer")?;
+        Ok(())
+    }
+
+    pub(crate) async fn remove_sandbox(&mut self, sandbox: &Sandbox) -> Result<Duration> {
+        let start = Instant::now();
+        let request = cri::StopPodSandboxRequest { pod_sandbox_id: sandbox.id.clone() };
+        self.runtime.stop_pod_sandbox(request).await.context("StopPodSandbox")?;
+        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: sandbox.id.clone() };
+        self.runtime.remove_pod_sandbox(request).await.context("RemovePodSandbox")?;
+        Ok(start.elapsed())
+    }
+}
