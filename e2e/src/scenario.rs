@@ -7,6 +7,7 @@ pub mod first_pod;
 pub mod join;
 pub mod probes;
 mod stage;
+pub mod stock_kubelet;
 pub mod vm;
 mod web;
 pub mod yaml;

@@ -107,6 +107,12 @@ enum E2eTask {
     BadInput,
     /// Probes, hooks and a sidecar of one pod, across a killed agent
     Probes,
+    /// Kubernetes' own kubelet on `berth cri`: exec, attach, logs, port-forward and cp by kubectl
+    StockKubelet {
+        /// The runtime measures pods, not the kubelet's cAdvisor
+        #[arg(long)]
+        stats_from_cri: bool,
+    },
     /// What YAML means, beside kubectl
     Yaml,
 }
@@ -269,6 +275,11 @@ fn e2e(task: &E2eTask) -> Result<()> {
         E2eTask::JoinKubeadm { only } => scenario::join::play(|part| only.is_none_or(|only| part == only.part())),
         E2eTask::BadInput => scenario::bad_input::play(),
         E2eTask::Probes => scenario::probes::play(),
+        E2eTask::StockKubelet { stats_from_cri } => {
+            let statistics = &scenario::stock_kubelet::Statistics::Cadvisor;
+            let cri = &scenario::stock_kubelet::Statistics::Cri;
+            scenario::stock_kubelet::play(*if *stats_from_cri { cri } else { statistics })
+        }
         E2eTask::Yaml => scenario::yaml::play(),
     }
 }
