@@ -24,8 +24,16 @@ impl Kube {
         Self { kubeconfig: kubeconfig.to_owned() }
     }
 
-    fn kubectl(&self) -> Command {
+    /// `kubectl` as this user.
+    pub fn command(&self) -> Command {
         controlplane::kubectl(&self.kubeconfig)
+    }
+
+    /// The same as a shell reads it.
+    pub fn command_line(&self) -> String {
+        let command = self.command();
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 
     /// Runs `kubectl` and returns what it prints.
@@ -33,7 +41,7 @@ impl Kube {
     /// # Errors
     /// Its own words.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
-        command::output(self.kubectl().args(arguments))
+        command::output(self.command().args(arguments))
     }
 
     /// `kubectl apply` of a manifest's text.
@@ -41,7 +49,7 @@ impl Kube {
     /// # Errors
     /// The API server refuses it.
     pub fn apply(&self, manifest: &str) -> Result<()> {
-        command::output_with_input(self.kubectl().args(["apply", "-f", "-"]), manifest).map(drop)
+        command::output_with_input(self.command().args(["apply", "-f", "-"]), manifest).map(drop)
     }
 
     /// One object, or `None` when there is none.

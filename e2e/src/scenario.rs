@@ -10,6 +10,7 @@ pub mod join;
 pub mod probes;
 pub mod soak;
 mod stage;
+pub mod stock_kubelet;
 pub mod stream;
 pub mod vm;
 mod web;

@@ -129,6 +129,12 @@ enum E2eTask {
         #[arg(long, default_value_t = 1)]
         times: usize,
     },
+    /// Kubernetes' own kubelet on `berth cri`: exec, attach, logs, port-forward and cp by kubectl
+    StockKubelet {
+        /// The runtime measures pods, not the kubelet's cAdvisor
+        #[arg(long)]
+        stats_from_cri: bool,
+    },
     /// What YAML means, beside kubectl
     Yaml,
     /// Exec, attach and port-forward by client-go against the streaming server
@@ -350,6 +356,7 @@ fn e2e(task: &E2eTask) -> Result<()> {
         }
         E2eTask::Probes => scenario::probes::play(),
         E2eTask::Soak { times } => scenario::soak::play(*times),
+        E2eTask::StockKubelet { stats_from_cri } => scenario::stock_kubelet::play(*stats_from_cri),
         E2eTask::Yaml => scenario::yaml::play(),
         E2eTask::Stream => scenario::stream::play(&streamclient::build()?),
     }

@@ -5,7 +5,7 @@ use berth_cri_proto::v1::runtime_service_server::RuntimeService;
 use tonic::{Code, Request, Status};
 
 use crate::bench::{Bench, Client, cgroup_file, hello, limited, pod, script};
-use crate::cases::{Case, cases};
+use crate::cases::cases;
 
 cases![
     limits_change_and_stay,

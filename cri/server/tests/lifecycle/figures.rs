@@ -14,7 +14,7 @@ use futures_util::stream::BoxStream;
 use tonic::{Request, Status};
 
 use crate::bench::{Bench, Client, cgroup_file, hello, limited, pod, script};
-use crate::cases::{Case, cases};
+use crate::cases::cases;
 
 cases![
     statistics_are_the_kernels,

@@ -7,7 +7,7 @@ use berth_cri_proto::v1::runtime_service_server::RuntimeService;
 use tonic::{Code, Request};
 
 use crate::bench::{Bench, Client, hello, pod, script};
-use crate::cases::{Case, cases};
+use crate::cases::cases;
 
 /// Each meeting happens so often, the second call a little later each time.
 const ROUNDS: u32 = 16;

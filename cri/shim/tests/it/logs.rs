@@ -135,7 +135,12 @@ fn a_stalled_log_stalls_neither_exits_nor_other_requests() {
     place.start(&plan).expect("start");
     // An exec comes and goes meanwhile, as a probe does.
     let null: OwnedFd = fs::File::options().read(true).write(true).open("/dev/null").expect("null").into();
-    let exec = Exec { id: "e1".to_owned(), container: "c1".to_owned(), user: None, process: process(&["/bin/sh", "-c", "exit 4"]) };
+    let exec = Exec {
+        id: "e1".to_owned(),
+        container: "c1".to_owned(),
+        user: None,
+        process: process(&["/bin/sh", "-c", "exit 4"]),
+    };
     place.exec(&exec, [null.as_fd(); 3]).expect("exec");
     let Event::ExecExited { exit, .. } = place.client.event() else { panic!("an exec's end") };
     assert_eq!(exit.code, 4);

@@ -25,7 +25,12 @@ fn plan(place: &Place, name: &str, script: &str) -> Container {
 }
 
 fn exec(id: &str, script: &str) -> Exec {
-    let mut plan = Exec { id: id.to_owned(), container: "c1".to_owned(), user: None, process: process(&["/bin/sh", "-c", script]) };
+    let mut plan = Exec {
+        id: id.to_owned(),
+        container: "c1".to_owned(),
+        user: None,
+        process: process(&["/bin/sh", "-c", script]),
+    };
     plan.process.terminal = true;
     plan
 }

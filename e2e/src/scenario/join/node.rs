@@ -98,10 +98,22 @@ impl Node<'_> {
     /// The file's label is the node's, and `berth status` is one screen that knows all of it.
     pub(super) fn is_what_it_says(&self, stage: &Stage, kube: &Kube) -> Result<()> {
         let node = kube.get("node", self.name())?.context("the node is gone")?;
-        ensure!(node["metadata"]["labels"]["joined-by"] == "file", "the node has the labels {}", node["metadata"]["labels"]);
+        ensure!(
+            node["metadata"]["labels"]["joined-by"] == "file",
+            "the node has the labels {}",
+            node["metadata"]["labels"]
+        );
         let screen = self.room.run("/usr/bin/berth", &["status"])?;
         let server = format!("https://{ADDRESS}:6443");
-        for words in [self.name(), &server, "running, pid", "answers", "client cert   good until", "Ready         True", "kindnet-"] {
+        for words in [
+            self.name(),
+            &server,
+            "running, pid",
+            "answers",
+            "client cert   good until",
+            "Ready         True",
+            "kindnet-",
+        ] {
             ensure!(screen.contains(words), "berth status does not say {words:?}:\n{screen}");
         }
         ensure!(screen.lines().count() < 24, "berth status is more than a screen:\n{screen}");

@@ -1,0 +1,121 @@
+//! The kubelet and `berth cri`, as two processes.
+
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::Statistics;
+use crate::controlplane::ADDRESS;
+use crate::daemon::Daemon;
+use crate::kube::{self, Kube};
+use crate::scenario::Stage;
+use crate::{command, paths, wait};
+
+/// The node's pods; the controller manager gives the first node the same.
+const POD_CIDR: &str = "10.244.0.0/24";
+
+#[derive(Debug)]
+pub(super) struct Node {
+    name: String,
+    dir: PathBuf,
+    kubelet: Daemon,
+    cri: Daemon,
+}
+
+impl Node {
+    /// Starts both.
+    pub(super) fn start(stage: &Stage, name: &str, statistics: Statistics) -> Result<Self> {
+        let dir = stage.dir().join(name);
+        fs::create_dir_all(dir.join("net.d"))?;
+        fs::write(dir.join("net.d/10-bridge.conflist"), network())?;
+        let socket = dir.join("cri.sock");
+        let mut command = Command::new(paths::berth("berth"));
+        command.arg("cri").arg("--listen").arg(format!("unix://{}", socket.display()));
+        command.arg("--root").arg(dir.join("root")).args(["--state", "/run/berth"]);
+        command.arg("--cni-conf-dir").arg(dir.join("net.d"));
+        let mut cri = Daemon::start("berth cri", &mut command, &dir.join("cri.log"))?;
+        wait::until_true("berth cri listens", Duration::from_secs(20), || Ok(UnixStream::connect(&socket).is_ok()))
+            .map_err(|error| cri.check().err().unwrap_or(error))?;
+
+        let kubeconfig = stage.plane().node_kubeconfig(name)?;
+        let config = dir.join("kubelet.yaml");
+        fs::write(&config, configuration(&stage.plane().ca(), &socket, &dir, statistics))?;
+        let mut command = Command::new(paths::control_plane_bin().join("kubelet"));
+        command.arg("--config").arg(&config).arg("--kubeconfig").arg(kubeconfig);
+        command.args(["--hostname-override", name, "--node-ip", ADDRESS]);
+        command.arg("--root-dir").arg(dir.join("kubelet")).arg("--cert-dir").arg(dir.join("pki"));
+        let kubelet = Daemon::start("kubelet", &mut command, &dir.join("kubelet.log"))?;
+        Ok(Self { name: name.to_owned(), dir, kubelet, cri })
+    }
+
+    /// Fails when one of them has ended.
+    pub(super) fn check(&mut self) -> Result<()> {
+        self.cri.check()?;
+        self.kubelet.check()
+    }
+
+    pub(super) fn await_ready(&mut self, kube: &Kube) -> Result<()> {
+        let name = self.name.clone();
+        wait::until_true("the node is Ready", kube::PATIENCE, || {
+            self.check()?;
+            Ok(kube.get("node", &name)?.is_some_and(|node| kube::ready(&node)))
+        })
+    }
+
+    pub(super) fn end_of_logs(&self) -> String {
+        let logs = ["kubelet.log", "cri.log"].map(|name| self.dir.join(name));
+        logs.map(|log| format!("the end of {}:\n{}", log.display(), command::tail_of(&log))).join("\n")
+    }
+
+    /// Ends both by SIGTERM, the kubelet first.
+    pub(super) fn stop(self) -> Result<()> {
+        self.kubelet.stop().context("the kubelet")?;
+        self.cri.stop().map(drop)
+    }
+}
+
+fn network() -> String {
+    serde_json::json!({
+        "cniVersion": "1.0.0",
+        "name": "stock",
+        "plugins": [
+            {
+                "type": "bridge", "bridge": "stock0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+                "ipam": {"type": "host-local", "ranges": [[{"subnet": POD_CIDR}]], "routes": [{"dst": "0.0.0.0/0"}]},
+            },
+            {"type": "portmap", "capabilities": {"portMappings": true}},
+        ],
+    })
+    .to_string()
+}
+
+/// The test machine's cgroups are v1 and its disk is others' too; the rest is as kubeadm writes it.
+fn configuration(ca: &Path, socket: &Path, dir: &Path, statistics: Statistics) -> String {
+    let gate = statistics == Statistics::Cri;
+    format!(
+        "apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+authentication:
+  anonymous: {{enabled: false}}
+  webhook: {{enabled: false}}
+  x509: {{clientCAFile: {ca}}}
+authorization: {{mode: AlwaysAllow}}
+cgroupDriver: cgroupfs
+clusterDNS: [10.96.0.10]
+clusterDomain: cluster.local
+containerRuntimeEndpoint: unix://{socket}
+evictionHard: {{memory.available: 50Mi, nodefs.available: 1%, imagefs.available: 1%}}
+failCgroupV1: false
+failSwapOn: false
+featureGates: {{PodAndContainerStatsFromCRI: {gate}}}
+podLogsDir: {logs}
+",
+        ca = ca.display(),
+        socket = socket.display(),
+        logs = dir.join("logs").display(),
+    )
+}
