@@ -11,7 +11,7 @@ use berth_e2e::{command, daemon, paths};
 use serde::Deserialize;
 
 /// What the stages without `full` may take together.
-const TOTAL_MINUTES: u64 = 60;
+const TOTAL_MINUTES: u64 = 70;
 /// A stage is ended after this many times its budget.
 const PATIENCE: u32 = 3;
 
@@ -167,10 +167,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_budgets_are_readable_and_within_the_hour() {
+    fn the_budgets_are_readable_and_within_the_limit() {
         let text = fs::read_to_string(paths::checkout().join("e2e/budgets.toml")).expect("budgets");
         assert!(!stages(&text, false).expect("short").is_empty());
-        let too_much = "[[stage]]\nname = \"x\"\nminutes = 61\n";
+        let too_much = "[[stage]]\nname = \"x\"\nminutes = 71\n";
         assert!(stages(too_much, false).is_err());
     }
 

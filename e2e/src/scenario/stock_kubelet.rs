@@ -47,6 +47,7 @@ pub fn play(stats_from_cri: bool) -> Result<()> {
     }
     story?;
     node.stop()?;
+    node::forget_the_kubelets_rules()?;
     empty.await_equal(&stage.folders(NODE), KEPT).context("after the kubelet's and the runtime's end")?;
     stage.say("kubelet and runtime are stopped and have left no process, mount, namespace or rule");
     stage.clear()

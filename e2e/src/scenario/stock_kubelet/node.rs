@@ -78,6 +78,16 @@ impl Node {
     }
 }
 
+/// Removes iptables' tables, in which the kubelet leaves chains; Berth's rules are in tables of its own.
+pub(super) fn forget_the_kubelets_rules() -> Result<()> {
+    for family in ["ip", "ip6"] {
+        for table in ["filter", "mangle", "nat"] {
+            command::output(Command::new("nft").args(["delete", "table", family, table]))?;
+        }
+    }
+    Ok(())
+}
+
 fn network() -> String {
     serde_json::json!({
         "cniVersion": "1.0.0",
