@@ -186,8 +186,10 @@ mod tests {
         (folder, lower)
     }
 
+    type MountLayers = fn(&[String], (&str, &str), &Path) -> Result<Tree, Failure>;
+
     /// Mounts in a mount namespace of a thread of its own, which also has its own working directory.
-    fn seen(name: &str, count: usize, mount: fn(&[String], (&str, &str), &Path) -> Result<Tree, Failure>) {
+    fn seen(name: &str, count: usize, mount: MountLayers) {
         let (folder, lower) = layers(name, count);
         let own = folder.join("own");
         let (upper, work) = (format!("{}/upper", own.display()), format!("{}/work", own.display()));

@@ -116,6 +116,7 @@ impl Shim {
 }
 
 /// Keeps the namespaces until the shim is in them.
+#[expect(clippy::needless_pass_by_value, reason = "what a fork runs owns its descriptors")]
 fn hold(descriptors: Vec<OwnedFd>) -> i32 {
     let _ = descriptors.first().map(|life| userns::wait_for_end(life.as_fd()));
     0

@@ -220,12 +220,16 @@ async fn pods_have_statistics(bench: Bench) {
     let label_selector = HashMap::from([("app".to_owned(), "podfigures".to_owned())]);
     assert_eq!(
         pod_list(&client, cri::PodSandboxStatsFilter { id: String::new(), label_selector }).await,
-        [sandbox.clone()]
+        std::slice::from_ref(&sandbox)
     );
     let by_id = cri::PodSandboxStatsFilter { id: node[..10].to_owned(), label_selector: HashMap::new() };
-    assert_eq!(pod_list(&client, by_id).await, [node.clone()]);
+    assert_eq!(pod_list(&client, by_id).await, std::slice::from_ref(&node));
     client.stop_pod(&node).await.expect("stopped");
-    assert_eq!(pod_list(&client, cri::PodSandboxStatsFilter::default()).await, [sandbox.clone()], "only what is ready");
+    assert_eq!(
+        pod_list(&client, cri::PodSandboxStatsFilter::default()).await,
+        std::slice::from_ref(&sandbox),
+        "only what is ready"
+    );
     for sandbox in [&sandbox, &node] {
         client.remove_pod(sandbox).await.expect("removed");
     }

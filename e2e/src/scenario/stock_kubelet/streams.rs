@@ -32,7 +32,8 @@ pub(super) fn exec(kube: &Kube, pod: &str) -> Result<()> {
     let status = kube.command().args(["exec", pod, "--", "sh", "-c", "exit 42"]).output()?.status;
     ensure!(status.code() == Some(42), "exit 42 ends kubectl with {status}");
     // `script` gives kubectl the terminal that it wants to see, whose size arrives a moment after the start.
-    let line = format!("{} exec -it {pod} -- sh -c 'tty; until stty size | grep 33; do sleep 0.1; done'", kube.command_line());
+    let line =
+        format!("{} exec -it {pod} -- sh -c 'tty; until stty size | grep 33; do sleep 0.1; done'", kube.command_line());
     let said = command::output(Command::new("script").args([
         "-q",
         "-e",
