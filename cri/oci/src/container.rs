@@ -102,9 +102,12 @@ pub(crate) fn finish(
     let cwd = &plan.process.cwd;
     root.mkdir_all(cwd, Mode::from_raw_mode(0o755)).at(Stage::Cwd, || format!("make the working directory {cwd:?}"))?;
     process::open_null_stdin(&root)?;
-    finish_root(&root, plan)?;
-
+    if plan.readonly_rootfs {
+        mount::set_attributes(root.as_fd(), mount::RDONLY, 0, false)
+            .at(Stage::Rootfs, || "make the root file system read-only".to_owned())?;
+    }
     mount::pivot(root.as_fd()).at(Stage::Rootfs, || "pivot_root".to_owned())?;
+    spread_root(&root, plan.root_propagation)?;
     drop((root, host));
     process::execute(&plan.process, report.as_fd()).map(|never| match never {})
 }
@@ -115,16 +118,12 @@ pub(crate) fn read_plan<T: codec::Frame>(plan: &OwnedFd) -> Result<T, Failure> {
     codec::decode(&bytes).map_err(|error| refused(Stage::Protocol, format!("the plan: {error}")))
 }
 
-fn finish_root(root: &Root, plan: &Container) -> Result<(), Failure> {
-    if plan.readonly_rootfs {
-        mount::set_attributes(root.as_fd(), mount::RDONLY, 0, false)
-            .at(Stage::Rootfs, || "make the root file system read-only".to_owned())?;
-    }
+/// After the change of roots: pivot_root(2) takes no shared mount.
+fn spread_root(root: &Root, propagation: u64) -> Result<(), Failure> {
     // Of the root mount alone: mounts below have what they were given.
-    let propagation = plan.root_propagation & !mount::RECURSIVE;
-    if propagation != 0 {
-        mount::set_propagation(root.as_fd(), propagation)
-            .at(Stage::Rootfs, || "set the root's propagation".to_owned())?;
+    let propagation = propagation & !mount::RECURSIVE;
+    if propagation == 0 {
+        return Ok(());
     }
-    Ok(())
+    mount::set_propagation(root.as_fd(), propagation).at(Stage::Rootfs, || "set the root's propagation".to_owned())
 }

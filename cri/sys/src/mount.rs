@@ -234,7 +234,7 @@ pub fn mount_classic(source: &str, target: impl AsRef<Path>, kind: &str, options
 /// The mount namespace must be the caller's own.
 ///
 /// # Errors
-/// What fchdir(2), pivot_root(2) and umount2(2) answer; `EINVAL` when a mount above is shared.
+/// What fchdir(2), pivot_root(2) and umount2(2) answer; `EINVAL` when `root` or a mount above is shared.
 pub fn pivot(root: BorrowedFd<'_>) -> io::Result<()> {
     let old = crate::fd::open("/", OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
     rustix::process::fchdir(root)?;

@@ -86,7 +86,9 @@ pub fn nginx(port: u16) -> Result<Image> {
          events {{ worker_connections 64; }}\nhttp {{\n  default_type text/html;\n  access_log /dev/stdout;\n  \
          server {{ listen {port}; root /var/www; }}\n}}\n"
     );
-    let mut layer = image::with_libraries(&programs::nginx()?, "/usr/sbin/nginx")?;
+    // What is the same for all ports is a layer of its own.
+    let program = image::with_libraries(&programs::nginx()?, "/usr/sbin/nginx")?.done()?;
+    let mut layer = Layer::default();
     for folder in NGINX_FOLDERS {
         layer = layer.folder(folder, 0o755)?;
     }
@@ -96,7 +98,7 @@ pub fn nginx(port: u16) -> Result<Image> {
         b"<html><body><h1>Welcome to nginx!</h1></body></html>\n",
     )?;
     let mut image = busybox()?;
-    image.layers.push(layer.done()?);
+    image.layers.extend([program, layer.done()?]);
     image.config["Cmd"] = json!(["nginx", "-g", "daemon off;"]);
     image.config["ExposedPorts"] = json!({ format!("{port}/tcp"): {} });
     image.config["StopSignal"] = json!("SIGQUIT");

@@ -20,7 +20,7 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const COMPRESSED: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// Layers that are larger stay as they are: the way to a registry on the same machine is shorter than compressing.
-const LARGE: usize = 16 << 20;
+const LARGE: usize = 4 << 20;
 
 /// Uploads a manifest for this machine's architecture alone.
 pub(super) fn push(address: &str, name: &str, image: &Image) -> Result<String> {
@@ -63,16 +63,15 @@ fn put(address: &str, repository: &str, under: &str, kind: &str, bytes: &[u8]) -
 fn manifest(address: &str, repository: &str, image: &Image) -> Result<Vec<u8>> {
     let (mut layers, mut ids) = (Vec::new(), Vec::new());
     for layer in &image.layers {
-        let id = digest(layer);
-        let compressed = if layer.len() > LARGE { None } else { Some(compressed(&id, layer)?) };
-        let kind = if compressed.is_some() { COMPRESSED } else { LAYER };
-        let bytes = compressed.as_deref().unwrap_or(layer);
-        let uploaded = blob(address, repository, bytes)?;
-        layers.push(json!({"mediaType": kind, "size": bytes.len(), "digest": uploaded}));
-        ids.push(id);
+        let packed = packed(layer)?;
+        blob(address, repository, packed.bytes(), &packed.digest)?;
+        let kind = if packed.compressed.is_some() { COMPRESSED } else { LAYER };
+        layers.push(json!({"mediaType": kind, "size": packed.bytes().len(), "digest": packed.digest}));
+        ids.push(packed.id.clone());
     }
     let config = serde_json::to_vec(&image_config(image, &ids))?;
-    let uploaded = blob(address, repository, &config)?;
+    let uploaded = digest(&config);
+    blob(address, repository, &config, &uploaded)?;
     Ok(serde_json::to_vec(&json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
@@ -102,15 +101,25 @@ pub(super) fn architecture() -> &'static str {
     }
 }
 
-/// Uploads what is not there yet and returns its digest.
-fn blob(address: &str, repository: &str, bytes: &[u8]) -> Result<String> {
-    let digest = digest(bytes);
+/// Uploads what is not there yet; what another repository has is taken from there.
+fn blob(address: &str, repository: &str, bytes: &[u8], digest: &str) -> Result<()> {
+    /// The repository that a blob was uploaded to, by registry and digest.
+    static HOMES: Mutex<BTreeMap<(String, String), String>> = Mutex::new(BTreeMap::new());
     let known = format!("/v2/{repository}/blobs/{digest}");
     if http::request(address, "HEAD", &known, &[], b"")?.status == 200 {
-        return Ok(digest);
+        return Ok(());
     }
-    let start = format!("/v2/{repository}/blobs/uploads/");
+    let key = (address.to_owned(), digest.to_owned());
+    let home = HOMES.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+    let mut start = format!("/v2/{repository}/blobs/uploads/");
+    if let Some(home) = &home {
+        start.push_str(&format!("?mount={digest}&from={home}"));
+    }
     let answer = http::request(address, "POST", &start, &[], b"")?;
+    if home.is_some() && answer.status == 201 {
+        return Ok(());
+    }
+    // Also where the registry has lost it.
     expect(&answer, 202, &start)?;
     let location = answer.header("Location").context("the registry names no upload location")?;
     let path = location.strip_prefix(&format!("http://{address}")).unwrap_or(location);
@@ -118,7 +127,8 @@ fn blob(address: &str, repository: &str, bytes: &[u8]) -> Result<String> {
     let target = format!("{path}{separator}digest={digest}");
     let answer = http::request(address, "PUT", &target, &[("Content-Type", "application/octet-stream")], bytes)?;
     expect(&answer, 201, &target)?;
-    Ok(digest)
+    HOMES.lock().unwrap_or_else(PoisonError::into_inner).insert(key, repository.to_owned());
+    Ok(())
 }
 
 fn expect(answer: &Response, status: u16, target: &str) -> Result<()> {
@@ -128,16 +138,36 @@ fn expect(answer: &Response, status: u16, target: &str) -> Result<()> {
     Ok(())
 }
 
-/// The layer compressed, once for all the images that it is in.
-fn compressed(id: &str, layer: &[u8]) -> Result<Arc<Vec<u8>>> {
-    static KNOWN: Mutex<BTreeMap<String, Arc<Vec<u8>>>> = Mutex::new(BTreeMap::new());
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(known) = known.get(id) {
-        return Ok(Arc::clone(known));
+/// A layer as it is uploaded.
+struct Packed {
+    layer: Vec<u8>,
+    /// The digest of `layer`.
+    id: String,
+    compressed: Option<Vec<u8>>,
+    /// The digest of what is uploaded.
+    digest: String,
+}
+
+impl Packed {
+    fn bytes(&self) -> &[u8] {
+        self.compressed.as_deref().unwrap_or(&self.layer)
     }
-    let bytes = Arc::new(gzip(layer)?);
-    known.insert(id.to_owned(), Arc::clone(&bytes));
-    Ok(bytes)
+}
+
+/// The layer compressed and its digests, once for all the images that it is in: they take seconds where they are not
+/// optimised, and comparing takes no time.
+fn packed(layer: &[u8]) -> Result<Arc<Packed>> {
+    static KNOWN: Mutex<Vec<Arc<Packed>>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(packed) = known.iter().find(|packed| packed.layer == layer) {
+        return Ok(Arc::clone(packed));
+    }
+    let id = digest(layer);
+    let compressed = if layer.len() > LARGE { None } else { Some(gzip(layer)?) };
+    let digest = compressed.as_deref().map_or_else(|| id.clone(), digest);
+    let packed = Arc::new(Packed { layer: layer.to_vec(), id, compressed, digest });
+    known.push(Arc::clone(&packed));
+    Ok(packed)
 }
 
 fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
@@ -149,4 +179,21 @@ fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
 fn digest(bytes: &[u8]) -> String {
     let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256:{hash}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_is_packed_once_and_a_large_one_stays_as_it_is() {
+        let layer = b"a layer of a test".to_vec();
+        let first = packed(&layer).expect("packed");
+        assert!(Arc::ptr_eq(&first, &packed(&layer.clone()).expect("known")));
+        assert_eq!((first.id.as_str(), first.digest.as_str()), (&*digest(&layer), &*digest(first.bytes())));
+        assert_ne!(first.bytes(), layer);
+        let large = vec![7; LARGE + 1];
+        let packed = packed(&large).expect("packed");
+        assert_eq!((&packed.id, packed.bytes()), (&packed.digest, &*large));
+    }
 }

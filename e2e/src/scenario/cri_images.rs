@@ -1,6 +1,7 @@
 //! Images as a CRI client sees them: by tag, by digest and by id, from two registries, and gone when they are removed.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use berth_cri_proto::v1 as cri;
@@ -8,7 +9,7 @@ use berth_cri_proto::v1 as cri;
 use crate::leak::{Folders, Picture};
 use crate::registry::Registry;
 use crate::runtime::{Berth, Client};
-use crate::{images, paths};
+use crate::{http, images, paths, wait};
 
 const REGISTRY: &str = "127.0.0.1:5000";
 const STAGING: &str = "gcr.io/k8s-staging-cri-tools";
@@ -56,6 +57,8 @@ async fn tell(berth: &Berth, digest: &str) -> Result<()> {
     println!("cri-images: the user of an image is a number or a name");
     Box::pin(in_use(&mut client)).await?;
     println!("cri-images: a container runs by its image's id, and on when the image is removed");
+    Box::pin(page(&mut client, &format!("{STAGING}/by-digest@{digest}"))).await?;
+    println!("cri-images: the web server's image answers on its pod's address");
 
     before.await_equal(&folders, &[])
 }
@@ -162,6 +165,20 @@ async fn in_use(client: &mut Client) -> Result<()> {
     client.remove_sandbox(&sandbox).await
 }
 
+/// The page of a folder, which the suite asks for as well.
+async fn page(client: &mut Client, image: &str) -> Result<()> {
+    let id = client.pull(image).await?;
+    let sandbox = client.run_sandbox().await?;
+    client.start_container(&sandbox, &id).await?;
+    let address = format!("{}:80", client.address(&sandbox).await?);
+    let answer = wait::until("the web server answers", Duration::from_secs(20), || {
+        http::request(&address, "GET", "/", &[], b"").map(Some)
+    })?;
+    ensure!(answer.status == 200, "the page of {image}: status {}", answer.status);
+    client.remove_sandbox(&sandbox).await?;
+    client.remove(image).await
+}
+
 async fn run_once(client: &mut Client, image: &str) -> Result<()> {
     let id = client.pull(image).await?;
     let sandbox = client.run_sandbox().await?;
@@ -226,6 +243,13 @@ impl Client {
         let request = cri::ContainerStatusRequest { container_id: container_id.into(), verbose: false };
         let answer = self.runtime.container_status(request).await.context("ContainerStatus")?.into_inner();
         answer.status.context("ContainerStatus says nothing")
+    }
+
+    async fn address(&mut self, sandbox: &Sandbox) -> Result<String> {
+        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: sandbox.id.clone(), verbose: false };
+        let answer = self.runtime.pod_sandbox_status(request).await.context("PodSandboxStatus")?.into_inner();
+        let network = answer.status.and_then(|status| status.network);
+        Ok(network.context("PodSandboxStatus names no network")?.ip)
     }
 
     async fn remove_sandbox(&mut self, sandbox: &Sandbox) -> Result<()> {

@@ -434,6 +434,7 @@ fn mounts_travel_as_a_volume_is_asked_to() {
             plan.process.capabilities.effective |= 1 << 21;
             let mut bound = bind(volume.to_str().expect("text"), "/volume", 0);
             bound.propagation = propagation | if propagation == 0 { 0 } else { mount::RECURSIVE };
+            plan.root_propagation = bound.propagation;
             plan.mounts.push(bound);
             for folder in ["mine", "host"] {
                 fs::create_dir_all(volume.join(folder)).expect("folder");
