@@ -123,7 +123,7 @@ enum E2eTask {
     },
     /// Probes, hooks and a sidecar of one pod, across a killed agent
     Probes,
-    /// 2,000 exec probes and 300 pods' lives: `berth cri` and its shims do not grow
+    /// 2,000 exec probes, 300 pods' lives, 10,000 clients that die: `berth cri` and its shims do not grow
     Soak {
         /// So many times as much
         #[arg(long, default_value_t = 1)]

@@ -22,6 +22,7 @@ use crate::network::Network;
 use crate::operations::Operations;
 use crate::places::Places;
 use crate::sandbox::Sandbox;
+use crate::sessions::Underway;
 use crate::tasks::Tasks;
 use crate::user_namespaces::UserNamespaces;
 
@@ -44,6 +45,7 @@ pub(crate) struct Runtime {
     pub(crate) operations: Operations,
     pub(crate) execs: Execs,
     pub(crate) streaming: OnceCell<Server>,
+    pub(crate) sessions: Underway,
     pub(crate) events: broadcast::Sender<ContainerEventResponse>,
     pub(crate) world: Mutex<World>,
     pub(crate) _lock: Lock,

@@ -17,7 +17,7 @@ use crate::network::Network;
 use crate::operations::Operations;
 use crate::places::Places;
 use crate::runtime::{Runtime, World};
-use crate::sessions::Sessions;
+use crate::sessions::{Sessions, Underway};
 use crate::tasks::Tasks;
 use crate::user_namespaces::UserNamespaces;
 use crate::{Config, OpenError, facts, install, recover};
@@ -64,9 +64,17 @@ impl Service {
         Arc::new(Sessions::of(&self.runtime))
     }
 
-    /// Waits for the changes in flight. Containers go on running.
+    /// Ends the streamed sessions and waits for the changes in flight. Containers go on running.
     pub async fn close(&self) {
+        self.runtime.sessions.ended().await;
         self.runtime.tasks.finish().await;
+    }
+}
+
+impl Drop for Service {
+    /// A session that goes on, as one of `kubectl exec` may for days, must not keep the state folder's lock.
+    fn drop(&mut self) {
+        self.runtime.sessions.end();
     }
 }
 
@@ -95,6 +103,7 @@ fn prepare(config: Config) -> Result<Runtime, OpenError> {
         operations: Operations::default(),
         execs: Execs::default(),
         streaming: OnceCell::new(),
+        sessions: Underway::default(),
         events,
         world: Mutex::new(World::default()),
         _lock: lock,

@@ -18,38 +18,73 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use berth_stream::{AttachRequest, Backend, ExecRequest, Failure, Reader, Server, Streams, Writer};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use crate::runtime::Runtime;
+
+/// The sessions under way. Each keeps the runtime, and with it the lock of the state folder: so they end with the service.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Underway {
+    tracker: TaskTracker,
+    over: CancellationToken,
+}
+
+impl Underway {
+    /// Ends all sessions, and those that are still asked for.
+    pub(crate) fn end(&self) {
+        self.over.cancel();
+    }
+
+    /// Ends all sessions, and waits until none keeps the runtime.
+    pub(crate) async fn ended(&self) {
+        self.end();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
 
 /// The runtime as those see it who serve streams. It does not keep the runtime.
 #[derive(Debug, Clone)]
 pub(crate) struct Sessions {
     runtime: Weak<Runtime>,
+    underway: Underway,
 }
 
 impl Sessions {
     pub(crate) fn of(runtime: &Arc<Runtime>) -> Self {
-        Self { runtime: Arc::downgrade(runtime) }
+        Self { runtime: Arc::downgrade(runtime), underway: runtime.sessions.clone() }
     }
 
-    fn runtime(&self) -> Result<Arc<Runtime>, Failure> {
-        self.runtime.upgrade().ok_or_else(|| Failure::new("the container runtime is ending"))
+    /// Keeps the runtime for one session.
+    async fn hold<T>(&self, session: impl AsyncFnOnce(&Arc<Runtime>) -> Result<T, Failure>) -> Result<T, Failure> {
+        let ending = || Failure::new("the container runtime is ending");
+        // Counted before the runtime is taken, so that `Underway::ended` misses none.
+        let session = self.underway.tracker.track_future(async {
+            let runtime = self.runtime.upgrade().ok_or_else(ending)?;
+            session(&runtime).await
+        });
+        tokio::select! {
+            biased;
+            () = self.underway.over.cancelled() => Err(ending()),
+            outcome = session => outcome,
+        }
     }
 }
 
 #[async_trait]
 impl Backend for Sessions {
     async fn exec(&self, request: ExecRequest, streams: Streams) -> Result<i32, Failure> {
-        exec::run(&self.runtime()?, request, streams).await
+        self.hold(async |runtime| exec::run(runtime, request, streams).await).await
     }
 
     async fn attach(&self, request: AttachRequest, streams: Streams) -> Result<(), Failure> {
-        attach::run(&self.runtime()?, request, streams).await
+        self.hold(async |runtime| attach::run(runtime, request, streams).await).await
     }
 
     async fn port_forward(&self, sandbox: &str, port: u16, connection: (Reader, Writer)) -> Result<(), Failure> {
-        forward::run(&self.runtime()?, sandbox, port, connection).await
+        self.hold(async |runtime| forward::run(runtime, sandbox, port, connection).await).await
     }
 }
 

@@ -90,6 +90,41 @@ impl Client {
         Ok(self.runtime.create_container(request).await.context("CreateContainer")?.into_inner().container_id)
     }
 
+    /// CreateContainer and StartContainer of one that reads what is typed, in a terminal or not.
+    pub(crate) async fn start_listener(&mut self, sandbox: &Sandbox, tty: bool, script: &str) -> Result<String> {
+        let mut config = config::container(&sandbox.config, &self.image, 0, &["sh", "-c", script]);
+        (config.stdin, config.tty) = (true, tty);
+        let request = cri::CreateContainerRequest {
+            pod_sandbox_id: sandbox.id.clone(),
+            config: Some(config),
+            sandbox_config: Some(sandbox.config.clone()),
+        };
+        let id = self.runtime.create_container(request).await.context("CreateContainer")?.into_inner().container_id;
+        let request = cri::StartContainerRequest { container_id: id.clone() };
+        self.runtime.start_container(request).await.context("StartContainer")?;
+        Ok(id)
+    }
+
+    /// Exec in a terminal: where its streams are.
+    pub(crate) async fn exec_url(&mut self, container: &str, command: &[&str]) -> Result<String> {
+        let request = cri::ExecRequest {
+            container_id: container.to_owned(),
+            cmd: command.iter().map(|&word| word.into()).collect(),
+            tty: true,
+            stdin: true,
+            stdout: true,
+            stderr: false,
+        };
+        Ok(self.runtime.exec(request).await.context("Exec")?.into_inner().url)
+    }
+
+    /// Attach: where the container's streams are.
+    pub(crate) async fn attach_url(&mut self, container: &str, tty: bool) -> Result<String> {
+        let request =
+            cri::AttachRequest { container_id: container.to_owned(), stdin: true, tty, stdout: true, stderr: !tty };
+        Ok(self.runtime.attach(request).await.context("Attach")?.into_inner().url)
+    }
+
     pub(crate) async fn exec_true(&mut self, container: &str) -> Result<Duration> {
         let request = cri::ExecSyncRequest { container_id: container.into(), cmd: vec!["true".into()], timeout: 10 };
         let start = Instant::now();

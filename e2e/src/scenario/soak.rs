@@ -1,4 +1,7 @@
-//! Thousands of probes and hundreds of pods' lives: what `berth cri` and its shims hold of the machine does not grow.
+//! Thousands of probes, hundreds of pods' lives and thousands of clients that die in the middle of an attach or an exec:
+//! what `berth cri` and its shims hold of the machine does not grow.
+
+mod dying;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,11 +16,18 @@ use crate::leak::Picture;
 use crate::registry::{self, Registry};
 use crate::usage::{self, Usage};
 use crate::{command, paths};
+use dying::Hosts;
 
 const PROBES: usize = 2000;
 const PODS: usize = 300;
-/// Pods that live all the time and are probed.
-const LONG_LIVED: usize = 4;
+const CLIENTS: usize = 10_000;
+/// Pods that live all the time: two that clients attach to, the others are probed.
+const LONG_LIVED: usize = 6;
+/// What clients attach to: one in a terminal, and one with pipes, which says a lot. Both fork nothing.
+const LISTENERS: [&str; 2] = [
+    "while :; do read -r line && echo got $line; done",
+    "while :; do read -r line && for word in 1 2 3 4 5 6 7 8 9; do echo got $line; echo and $word >&2; done; done",
+];
 /// Probes, and lives, at a time.
 const AT_ONCE: usize = 8;
 /// Before the first look, so many parts of a hundred of all that is done.
@@ -26,8 +36,11 @@ const WARM_UP: usize = 15;
 const FIRST_LONG: usize = 9000;
 
 /// What may be held more at the end than after the warm-up: by `berth cri`, and by each shim or its log writer.
-const RUNTIME: Usage = Usage { descriptors: 0, threads: 0, pss: 3072, private: 3072 };
-const SHIM: Usage = Usage { descriptors: 0, threads: 0, pss: 48, private: 48 };
+const RUNTIME: Usage = Usage { descriptors: 0, threads: 0, anonymous: 3072, private: 0 };
+const SHIM: Usage = Usage { descriptors: 0, threads: 0, anonymous: 48, private: 0 };
+/// glibc's allocator gives threads up to 8 pools a processor, each of which keeps what its threads once had at most: that
+/// grows for hours where nothing is lost. With one pool, what is lost shows.
+const ONE_POOL: [(&str, &str); 1] = [("MALLOC_ARENA_MAX", "1")];
 /// How long what is idle may take to be given back: threads for blocking work wait 10 s for more.
 const SETTLE: Duration = Duration::from_secs(40);
 
@@ -35,6 +48,14 @@ const SETTLE: Duration = Duration::from_secs(40);
 struct Held {
     runtime: Usage,
     shims: BTreeMap<u32, Usage>,
+    /// Everything that runs in the house: what was exec'd must not be left.
+    processes: usize,
+}
+
+/// Those that live all the time.
+struct Stage {
+    probed: Vec<String>,
+    hosts: Hosts,
 }
 
 /// Everything of the scenario that has a place.
@@ -66,7 +87,7 @@ pub fn play(times: usize) -> Result<()> {
 }
 
 async fn tell(dir: &Path, image: &str, times: usize) -> Result<()> {
-    let cri = Cri::start(&paths::berth("berth"), dir)?;
+    let cri = Cri::start_with(&paths::berth("berth"), dir, &ONE_POOL)?;
     let client = Client::connect(cri.socket(), image, &dir.join("logs")).await?;
     let mut scene = Scene { dir: dir.to_owned(), cri, client, start: Instant::now(), lived: 0 };
     scene.client.pull().await?;
@@ -76,19 +97,34 @@ async fn tell(dir: &Path, image: &str, times: usize) -> Result<()> {
     let before = Picture::take(&folders)?;
 
     let mut sandboxes = Vec::new();
-    let mut containers = Vec::new();
+    let mut probed = Vec::new();
     for number in 0..LONG_LIVED {
         let (sandbox, _) = scene.client.run_sandbox(FIRST_LONG + number).await?;
-        containers.push(scene.client.start_container(&sandbox, config::UNTIL_TERM).await?.0);
+        if number >= LISTENERS.len() {
+            probed.push(scene.client.start_container(&sandbox, config::UNTIL_TERM).await?.0);
+        }
         sandboxes.push(sandbox);
     }
-    scene.load(&containers, PROBES * WARM_UP / 100, PODS * WARM_UP / 100).await?;
+    let [terminal, pipes] = LISTENERS;
+    let hosts = Hosts {
+        terminal: scene.client.start_listener(&sandboxes[0], true, terminal).await?,
+        pipes: scene.client.start_listener(&sandboxes[1], false, pipes).await?,
+    };
+    let stage = Stage { probed, hosts };
+    scene.load(&stage, WARM_UP, fastrand::u64(..)).await?;
     let first = scene.look(None).await?;
     scene.say(&format!("after the warm-up: {}", first.describe()));
     for round in 1..=times {
-        scene.load(&containers, PROBES, PODS).await?;
+        let seed = fastrand::u64(..1 << 32);
+        scene.load(&stage, 100, seed).await?;
         let seen = scene.look(Some(&first)).await?;
-        scene.say(&format!("{} probes and {} pods later: {}", round * PROBES, round * PODS, seen.describe()));
+        scene.say(&format!(
+            "{} probes, {} pods and {} dying clients (seed {seed}) later: {}",
+            round * PROBES,
+            round * PODS,
+            round * CLIENTS,
+            seen.describe()
+        ));
     }
 
     for sandbox in &sandboxes {
@@ -106,10 +142,11 @@ impl Scene {
         println!("{:>6.1} s  soak: {what}", self.start.elapsed().as_secs_f64());
     }
 
-    /// One kind of load after the other. Further kinds, such as clients of attach that die, go here.
-    async fn load(&mut self, containers: &[String], probes: usize, pods: usize) -> Result<()> {
-        self.probes(containers, probes).await?;
-        self.pods(pods).await
+    /// One kind of load after the other, so many parts of a hundred of each.
+    async fn load(&mut self, stage: &Stage, part: usize, seed: u64) -> Result<()> {
+        self.probes(&stage.probed, PROBES * part / 100).await?;
+        self.pods(PODS * part / 100).await?;
+        dying::play(&self.client, &stage.hosts, CLIENTS * part / 100, seed).await
     }
 
     async fn probes(&self, containers: &[String], count: usize) -> Result<()> {
@@ -168,7 +205,8 @@ impl Scene {
         let start = Instant::now();
         let mut last = Usage::default();
         loop {
-            let held = Held { runtime: Usage::of(self.cri.pid())?, shims: usage::shims()? };
+            let held =
+                Held { runtime: Usage::of(self.cri.pid())?, shims: usage::shims()?, processes: usage::processes()? };
             let grown = before.map_or(Vec::new(), |before| before.growth(&held));
             // At rest, threads that have had nothing to do have ended.
             let rests = held.runtime.threads == last.threads && held.runtime.descriptors == last.descriptors;
@@ -195,12 +233,13 @@ async fn life(mut client: Client, number: usize) -> Result<()> {
 impl Held {
     fn describe(&self) -> String {
         let describe = |usage: &Usage| {
-            let Usage { descriptors, threads, pss, private } = usage;
-            format!("{descriptors} descriptors, {threads} threads, PSS {pss} KiB, private {private} KiB")
+            let Usage { descriptors, threads, anonymous, .. } = usage;
+            format!("{descriptors} descriptors, {threads} threads, {anonymous} KiB allocated")
         };
-        let largest = self.shims.values().max_by_key(|shim| shim.private).copied().unwrap_or_default();
+        let largest = self.shims.values().max_by_key(|shim| shim.anonymous).copied().unwrap_or_default();
         format!(
-            "berth cri {}; {} shim processes, the largest {}",
+            "{} processes; berth cri {}; {} shim processes, the largest {}",
+            self.processes,
             describe(&self.runtime),
             self.shims.len(),
             describe(&largest)
@@ -219,13 +258,16 @@ impl Held {
         if later.shims.len() > self.shims.len() {
             lines.push(format!("{} shim processes became {}", self.shims.len(), later.shims.len()));
         }
+        if later.processes > self.processes {
+            lines.push(format!("{} processes became {}", self.processes, later.processes));
+        }
         lines
     }
 }
 
 fn growth(who: &str, before: &Usage, after: &Usage, more: &Usage) -> Vec<String> {
-    let of = |usage: &Usage| [usage.descriptors, usage.threads, usage.pss, usage.private];
-    let names = ["descriptors", "threads", "KiB of PSS", "KiB of private memory"];
+    let of = |usage: &Usage| [usage.descriptors, usage.threads, usage.anonymous];
+    let names = ["descriptors", "threads", "KiB of memory"];
     let figures = names.into_iter().zip(of(before)).zip(of(after)).zip(of(more));
     figures
         .filter(|(((_, before), after), more)| *after > before + more)
@@ -239,14 +281,14 @@ mod tests {
 
     #[test]
     fn growth_beyond_the_tolerance_is_named() {
-        let usage = |descriptors, private| Usage { descriptors, threads: 3, pss: private, private };
-        let held = |runtime, shim| Held { runtime, shims: BTreeMap::from([(7, shim)]) };
+        let usage = |descriptors, anonymous| Usage { descriptors, threads: 3, anonymous, private: 0 };
+        let held = |runtime, shim| Held { runtime, shims: BTreeMap::from([(7, shim)]), processes: 9 };
         let before = held(usage(10, 5000), usage(9, 300));
         assert_eq!(before.growth(&held(usage(9, 8000), usage(9, 340))), Vec::<String>::new());
         let lines = before.growth(&held(usage(11, 9000), usage(9, 400)));
-        assert_eq!(lines.len(), 5, "{lines:?}");
+        assert_eq!(lines.len(), 3, "{lines:?}");
         assert_eq!(lines[0], "berth cri: 10 descriptors became 11 (at most 0 more)");
-        let gone = Held { runtime: usage(10, 5000), shims: BTreeMap::new() };
-        assert_eq!(before.growth(&gone), ["shim 7 is gone"]);
+        let gone = Held { runtime: usage(10, 5000), shims: BTreeMap::new(), processes: 10 };
+        assert_eq!(before.growth(&gone), ["shim 7 is gone", "9 processes became 10"]);
     }
 }

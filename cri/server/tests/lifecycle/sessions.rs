@@ -3,6 +3,7 @@
 use std::io::{self, Cursor};
 use std::time::Duration;
 
+use berth_cri::{OpenError, Service};
 use berth_cri_proto::v1 as cri;
 use berth_cri_proto::v1::runtime_service_server::RuntimeService;
 use berth_stream::{AttachRequest, ExecRequest, Failure, Reader, Streams, TerminalSize, Writer};
@@ -25,6 +26,7 @@ cases![
     ports_are_forwarded,
     urls_are_given_for_what_runs,
     a_client_comes_by_a_url,
+    sessions_end_with_the_service,
 ];
 
 /// Far longer than anything takes.
@@ -437,6 +439,19 @@ async fn urls_are_given_for_what_runs(bench: Bench) {
     bench.assert_clean();
 }
 
+/// Asks for a URL and goes there.
+async fn by_url(client: &Client, request: cri::ExecRequest) -> tokio::net::TcpStream {
+    let url = client.service.exec(Request::new(request)).await.expect("a url").into_inner().url;
+    let (host, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("a url");
+    let mut socket = tokio::net::TcpStream::connect(host).await.expect("it listens");
+    let ask = format!(
+        "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"
+    );
+    socket.write_all(ask.as_bytes()).await.expect("asked");
+    socket
+}
+
 /// The whole way, once: berth-stream's own tests have the protocols.
 async fn a_client_comes_by_a_url(bench: Bench) {
     std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("ip");
@@ -448,14 +463,7 @@ async fn a_client_comes_by_a_url(bench: Bench) {
         stdout: true,
         ..Default::default()
     };
-    let url = client.service.exec(Request::new(request)).await.expect("a url").into_inner().url;
-    let (host, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).expect("a url");
-    let mut socket = tokio::net::TcpStream::connect(host).await.expect("it listens");
-    let ask = format!(
-        "GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: v5.channel.k8s.io\r\n\r\n"
-    );
-    socket.write_all(ask.as_bytes()).await.expect("asked");
+    let mut socket = by_url(&client, request).await;
     let mut seen = Vec::new();
     let read = async {
         // A frame of channel 1, standard output, and the status on channel 3.
@@ -469,6 +477,59 @@ async fn a_client_comes_by_a_url(bench: Bench) {
     let text = String::from_utf8_lossy(&seen);
     assert!(text.starts_with("HTTP/1.1 101 ") && text.contains("\u{1}by url\n") && text.contains("\"3\""), "{text:?}");
     drop(socket);
+    client.remove_pod(&sandbox).await.expect("removed");
+    bench.assert_clean();
+}
+
+/// A session may last for days. It must not keep the state folder from the next service.
+async fn sessions_end_with_the_service(bench: Bench) {
+    std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("ip");
+    let mut client = bench.open().await;
+    let (sandbox, container) = sleeper(&client, "kept").await;
+    for closed in [true, false] {
+        let (keys, stdin) = keyboard();
+        let (mut out, stdout) = screen();
+        let streams = Streams { stdin: Some(stdin), stdout: Some(stdout), ..silent() };
+        let session = tokio::spawn({
+            let (sessions, container) = (client.service.sessions(), container.clone());
+            async move { sessions.exec(command(&container, "echo on; exec cat", false), streams).await }
+        });
+        shown_until(&mut out, "on\n").await;
+        let request = cri::ExecRequest {
+            container_id: container.clone(),
+            cmd: ["/bin/sh", "-c", "echo on; exec cat"].map(str::to_owned).to_vec(),
+            stdin: true,
+            stdout: true,
+            ..Default::default()
+        };
+        let mut socket = by_url(&client, request).await;
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"on\n") {
+            assert!(socket.read_buf(&mut seen).await.expect("read") > 0, "{:?}", String::from_utf8_lossy(&seen));
+        }
+        if closed {
+            tokio::time::timeout(PATIENCE, client.service.close()).await.expect("the sessions are ended");
+        }
+        drop(client);
+        // Without `close`, nobody has waited for what was under way.
+        let reopen = async {
+            let service = loop {
+                match Service::open(bench.config.clone()).await {
+                    Ok(service) => break service,
+                    Err(error) => assert!(!closed && matches!(error, OpenError::Locked { .. }), "{error}"),
+                }
+            };
+            service.close().await;
+            drop(service);
+            bench.open().await
+        };
+        client = tokio::time::timeout(PATIENCE, reopen).await.expect("the lock is free");
+        let outcome = tokio::time::timeout(PATIENCE, session).await.expect("an end").expect("no panic");
+        assert!(outcome.expect_err("ended").message.contains("ending"));
+        let end = tokio::time::timeout(PATIENCE, socket.read_to_end(&mut seen)).await.expect("an end");
+        assert!(end.is_ok() || String::from_utf8_lossy(&seen).contains("ending"), "{end:?}");
+        drop(keys);
+    }
     client.remove_pod(&sandbox).await.expect("removed");
     bench.assert_clean();
 }

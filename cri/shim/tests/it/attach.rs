@@ -5,7 +5,7 @@ use berth_plan::message::{Request, Stage};
 use berth_sys::pidfd::PidFd;
 
 use crate::client::Client;
-use crate::place::{Place, descriptors, logger};
+use crate::place::{Place, bind, descriptors, logger};
 
 const ECHO: &str = "while read line; do echo got $line; echo and >&2; done; echo end";
 
@@ -68,12 +68,17 @@ fn an_input_that_is_open_once_ends_with_its_first_client() {
 #[test]
 fn a_container_without_input_or_log_is_attached_to_all_the_same() {
     let mut place = Place::new();
-    let mut plan = place.plan("c1", "while ! test -e /go; do sleep 0.01; done; echo here");
+    let mut plan = place.plan("c1", "while ! test -e /host/go; do sleep 0.01; done; echo here");
     plan.log_path = String::new();
+    // Not the overlay's upper folder: overlayfs need not notice what is put there behind its back, and keeps what it did
+    // not find.
+    let shared = place.folder.join("shared");
+    std::fs::create_dir(&shared).expect("a folder");
+    plan.mounts.push(bind(shared.to_str().expect("text"), "/host", 0));
     place.start(&plan).expect("start");
     let mut attached = place.attach("c1", true, true, false).expect("attach");
     assert!(!attached.stdin && attached.input.is_none());
-    std::fs::write(place.folder.join("c1/upper/go"), "").expect("go");
+    std::fs::write(shared.join("go"), "").expect("go");
     assert_eq!(place.exit_of("c1").code, 0);
     assert_eq!(rest(&mut attached.outputs[0]), "here\n");
 }
