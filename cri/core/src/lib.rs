@@ -10,6 +10,7 @@
 //! | [`compile::container`] | `ContainerConfig` | the OCI configuration and the plan made from it |
 //! | [`compile::exec`] | a container's plan and a command | the plan of a process that joins it |
 //! | [`compile::lower::container`] | an OCI configuration | the plan (`berth-oci`) |
+//! | [`device_filter::compile`] | device rules | the eBPF program for cgroup v2 |
 //! | [`resources::from_cri`] | `LinuxContainerResources` | limits for `cri/cgroup` |
 //!
 //! Before [`compile::container`] the caller looks up on the host what [`compile::host_paths`], [`compile::images`],
@@ -24,6 +25,7 @@
 pub mod capabilities;
 pub mod cdi;
 pub mod compile;
+pub mod device_filter;
 mod error;
 pub mod host;
 pub mod ids;
