@@ -14,6 +14,7 @@ use crate::env::Variable;
 use crate::expansion::expand;
 use crate::resources::{self, Policy};
 use crate::security::{self, ImageUser};
+use crate::users::Users;
 use crate::{names, sandbox};
 
 const ETC_HOSTS: &str = "/etc/hosts";
@@ -43,11 +44,13 @@ pub struct Parts<'a> {
     pub policy: &'a Policy,
     /// Whether containers without a seccomp profile get RuntimeDefault.
     pub seccomp_default: bool,
+    /// The pod's own users, who own what it mounts as they see it.
+    pub users: Option<Users>,
 }
 
 /// The configuration of `container`. `Err` says, for people, which field can't be met.
 pub fn config(pod: &Pod, container: &Container, parts: &Parts<'_>) -> Result<cri::ContainerConfig, String> {
-    let security = security::of_container(pod, container, parts.image_user, parts.seccomp_default)?;
+    let security = security::of_container(pod, container, parts.image_user, parts.seccomp_default, parts.users)?;
     let mounts = mounts(container, parts)?;
     let known: BTreeMap<&str, &str> =
         parts.env.iter().filter_map(|(name, value)| Some((name.as_str(), std::str::from_utf8(value).ok()?))).collect();
@@ -176,6 +179,11 @@ fn mounts(container: &Container, parts: &Parts<'_>) -> Result<Vec<cri::Mount>, S
     if let Some(path) = container.termination_message_path.as_deref().filter(|path| !path.is_empty()) {
         out.push(bind(parts.termination_file, &absolute(path), false));
     }
+    let mapping: Vec<_> = parts.users.map(Users::mapping).into_iter().collect();
+    for mount in &mut out {
+        mount.uid_mappings.clone_from(&mapping);
+        mount.gid_mappings.clone_from(&mapping);
+    }
     Ok(out)
 }
 
@@ -220,6 +228,7 @@ mod tests {
             termination_file: Path::new("/pods/u1/containers/c/2"),
             policy: &policy,
             seccomp_default: false,
+            users: None,
         };
         config(&pod, &pod.spec.as_ref().expect("spec").containers[0], &parts)
     }

@@ -26,6 +26,7 @@ pub mod security;
 pub mod seen;
 pub mod status;
 mod time;
+pub mod users;
 
 pub use plan::{Desired, Plan, Planned, Rejection, Step, Target, plan};
 pub use seen::{Failure, ImageState, Memory, Presence, Seen, SeenContainer, SeenSandbox, State};

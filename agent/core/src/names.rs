@@ -65,6 +65,11 @@ pub fn termination_file(root: &Path, uid: &str, container: &str, attempt: u32) -
     pod_folder(root, uid).join("containers").join(container).join(attempt.to_string())
 }
 
+/// The record of the ids of a pod with users of its own.
+pub fn users_file(root: &Path, uid: &str) -> PathBuf {
+    pod_folder(root, uid).join("userns")
+}
+
 /// The pod's managed `/etc/hosts`.
 pub fn hosts_file(root: &Path, uid: &str) -> PathBuf {
     pod_folder(root, uid).join("etc-hosts")

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use crate::dns::{self, Offer};
 use crate::resources::{self, Limits, Policy};
+use crate::users::Users;
 use crate::{hosts, names, qos, security};
 
 /// What the node decides about sandboxes.
@@ -23,6 +24,8 @@ pub struct Node<'a> {
     pub dns: &'a Offer,
     /// Resources.
     pub policy: &'a Policy,
+    /// The pod's own users.
+    pub users: Option<Users>,
 }
 
 /// The sandbox of `pod`. `Err` names a field whose value can't be met.
@@ -51,7 +54,7 @@ pub fn config(pod: &Pod, attempt: u32, node: &Node<'_>) -> Result<cri::PodSandbo
         annotations: pod.metadata.annotations.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
         linux: Some(cri::LinuxPodSandboxConfig {
             cgroup_parent: node.cgroup_parent.clone(),
-            security_context: Some(security::of_sandbox(spec)),
+            security_context: Some(security::of_sandbox(spec, node.users)),
             sysctls: sysctls(spec),
             overhead: Some(overhead(spec, node.policy)),
             resources: Some(to_cri(&summed(spec, node.policy))),
@@ -166,7 +169,8 @@ mod tests {
         .expect("a pod");
         let (offer, policy) = (Offer::default(), Policy::default());
         let parent = cgroup_parent("/kubepods", &pod);
-        let node = Node { logs: Path::new("/var/log/pods"), cgroup_parent: parent, dns: &offer, policy: &policy };
+        let node =
+            Node { logs: Path::new("/var/log/pods"), cgroup_parent: parent, dns: &offer, policy: &policy, users: None };
         let config = config(&pod, 3, &node).expect("a config");
         assert_eq!(config.metadata.expect("metadata").attempt, 3);
         assert_eq!((config.hostname.as_str(), config.log_directory.as_str()), ("front", "/var/log/pods/shop_web_u1"));

@@ -7,6 +7,7 @@ use berth_cri_proto::v1 as cri;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext};
 
 use crate::names;
+use crate::users::Users;
 
 /// Sysctls that any pod may set: namespaced, and without effect on other pods.
 const SAFE_SYSCTLS: [&str; 14] = [
@@ -57,8 +58,8 @@ pub fn forbidden_sysctl<'a>(spec: &'a PodSpec, allowed: &[String]) -> Option<&'a
     })
 }
 
-/// Which of the host's namespaces a pod shares.
-pub fn namespaces(spec: &PodSpec) -> cri::NamespaceOption {
+/// Which of the host's namespaces a pod shares; `users` are its own, where it has such.
+pub fn namespaces(spec: &PodSpec, users: Option<Users>) -> cri::NamespaceOption {
     let node_if = |shared: Option<bool>, own: cri::NamespaceMode| {
         i32::from(if shared == Some(true) { cri::NamespaceMode::Node } else { own })
     };
@@ -71,7 +72,7 @@ pub fn namespaces(spec: &PodSpec) -> cri::NamespaceOption {
             _ => cri::NamespaceMode::Container.into(),
         },
         target_id: String::new(),
-        userns_options: None,
+        userns_options: users.map(Users::to_cri),
     }
 }
 
@@ -99,12 +100,12 @@ fn int(value: i64) -> cri::Int64Value {
 }
 
 /// The sandbox' own security context.
-pub fn of_sandbox(spec: &PodSpec) -> cri::LinuxSandboxSecurityContext {
+pub fn of_sandbox(spec: &PodSpec, users: Option<Users>) -> cri::LinuxSandboxSecurityContext {
     let context = spec.security_context.as_ref();
     let privileged = crate::qos::containers(spec)
         .any(|c| c.security_context.as_ref().and_then(|context| context.privileged) == Some(true));
     cri::LinuxSandboxSecurityContext {
-        namespace_options: Some(namespaces(spec)),
+        namespace_options: Some(namespaces(spec, users)),
         run_as_user: context.and_then(|c| c.run_as_user).map(int),
         run_as_group: context.and_then(|c| c.run_as_group).map(int),
         supplemental_groups: groups(context),
@@ -132,6 +133,7 @@ pub fn of_container(
     container: &Container,
     image_user: &ImageUser,
     seccomp_default: bool,
+    users: Option<Users>,
 ) -> Result<cri::LinuxContainerSecurityContext, String> {
     let default_spec = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&default_spec);
@@ -154,7 +156,7 @@ pub fn of_container(
             add_ambient_capabilities: Vec::new(),
         }),
         privileged: own.and_then(|c| c.privileged) == Some(true),
-        namespace_options: Some(namespaces(spec)),
+        namespace_options: Some(namespaces(spec, users)),
         run_as_user: user.or(image_user.uid).map(int),
         run_as_group: group.map(int),
         run_as_username: if user.is_none() && image_user.uid.is_none() {
@@ -198,7 +200,7 @@ mod tests {
 
     fn of(spec: serde_json::Value, image: &ImageUser) -> Result<cri::LinuxContainerSecurityContext, String> {
         let pod = pod(spec);
-        of_container(&pod, &pod.spec.as_ref().expect("spec").containers[0], image, false)
+        of_container(&pod, &pod.spec.as_ref().expect("spec").containers[0], image, false, None)
     }
 
     #[test]
@@ -266,11 +268,12 @@ mod tests {
     #[test]
     fn namespaces_of_the_host() {
         let spec = |json: serde_json::Value| serde_json::from_value::<PodSpec>(json).expect("spec");
-        let options = namespaces(&spec(serde_json::json!({"containers": [], "hostNetwork": true, "hostPID": true})));
+        let options =
+            namespaces(&spec(serde_json::json!({"containers": [], "hostNetwork": true, "hostPID": true})), None);
         assert_eq!(options.network(), cri::NamespaceMode::Node);
         assert_eq!(options.pid(), cri::NamespaceMode::Node);
         assert_eq!(options.ipc(), cri::NamespaceMode::Pod);
-        let own = namespaces(&spec(serde_json::json!({"containers": []})));
+        let own = namespaces(&spec(serde_json::json!({"containers": []})), None);
         assert_eq!(own.pid(), cri::NamespaceMode::Container);
     }
 }

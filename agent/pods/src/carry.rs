@@ -11,6 +11,7 @@ use std::time::Duration;
 use berth_agent_core::container::{self, Parts};
 use berth_agent_core::env::{self, Found};
 use berth_agent_core::security::ImageUser;
+use berth_agent_core::users::{self, Users};
 use berth_agent_core::{ImageState, SeenContainer, State, Step, hosts, names};
 use berth_cri_proto::v1 as cri;
 use berth_volumes::{ObjectError, SubPath, SubPathError, VolumeError};
@@ -213,10 +214,31 @@ async fn create_sandbox(job: Job, attempt: u32) -> Result<Fact, Trouble> {
         job.shared.event(&job.pod, None, Warning, "FailedCreatePodSandBox", message.clone());
         Trouble::new("FailedCreatePodSandBox", message)
     };
-    let config = job.shared.sandbox_config(&job.pod, attempt).map_err(&failed)?;
+    if users::wanted(job.pod.spec.as_ref()) {
+        check_users(&job).await.map_err(&failed)?;
+    }
+    let users = own_users(&job).await.map_err(&failed)?;
+    let config = job.shared.sandbox_config(&job.pod, attempt, users).map_err(&failed)?;
     let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
     let made = call(2 * PATIENCE, job.shared.cri.run_pod_sandbox(request)).await;
     made.map(|response| Fact::Sandbox(response.pod_sandbox_id)).map_err(|status| failed(words(&status)))
+}
+
+/// Whether the runtime can give pods users of their own.
+async fn check_users(job: &Job) -> Result<(), String> {
+    let status = call(PATIENCE, job.shared.cri.status(cri::StatusRequest::default())).await;
+    let handlers = status.map_err(|status| words(&status))?.runtime_handlers;
+    let default = handlers.iter().find(|handler| handler.name.is_empty());
+    if default.and_then(|handler| handler.features).is_some_and(|features| features.user_namespaces) {
+        return Ok(());
+    }
+    Err("hostUsers: false: the container runtime has no user namespaces for pods on this node".to_owned())
+}
+
+/// The pod's own users, if it asks for such.
+async fn own_users(job: &Job) -> Result<Option<Users>, String> {
+    let (shared, pod) = (job.shared.clone(), job.pod.clone());
+    blocking(move || crate::users::of(&shared, &pod)).await
 }
 
 pub(crate) fn declared<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
@@ -251,6 +273,7 @@ async fn create_container(
     });
     let (termination_file, hosts_file) = made.await.map_err(config_error)?;
     let policy = job.shared.policy();
+    let users = own_users(&job).await.map_err(config_error)?;
     let parts = Parts {
         attempt,
         backoff,
@@ -263,9 +286,10 @@ async fn create_container(
         termination_file: &termination_file,
         policy: &policy,
         seccomp_default: job.shared.config.seccomp_default,
+        users,
     };
     let config = container::config(&job.pod, container, &parts).map_err(config_error)?;
-    let sandbox_config = job.shared.sandbox_config(&job.pod, job.attempt).map_err(config_error)?;
+    let sandbox_config = job.shared.sandbox_config(&job.pod, job.attempt, users).map_err(config_error)?;
     let log_path = job.shared.log_folder(&job.pod).join(&config.log_path).to_string_lossy().into_owned();
     let request = cri::CreateContainerRequest {
         pod_sandbox_id: sandbox.clone(),

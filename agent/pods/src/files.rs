@@ -121,6 +121,9 @@ pub(crate) fn clear(shared: &Shared, pod: &Pod) -> Result<(), FileError> {
         gone(fs::remove_dir_all(&containers)).map_err(at("remove", &containers))?;
         let hosts = names::hosts_file(&shared.config.root_dir, uid);
         gone(fs::remove_file(&hosts)).map_err(at("remove", &hosts))?;
+        // From here on others may have the pod's ids.
+        let users = names::users_file(&shared.config.root_dir, uid);
+        gone(fs::remove_file(&users)).map_err(at("remove", &users))?;
         gone(fs::remove_dir(&folder)).map_err(at("remove", &folder))
     })
 }

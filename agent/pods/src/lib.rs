@@ -13,6 +13,7 @@ mod pods;
 mod probing;
 mod publisher;
 mod shared;
+mod users;
 mod worker;
 
 pub use config::{Config, NodeFacts};

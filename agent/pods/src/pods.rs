@@ -153,6 +153,7 @@ impl Pods {
         };
         let shared = Arc::new(Shared {
             pulls: Semaphore::new(config.max_parallel_pulls.unwrap_or(Semaphore::MAX_PERMITS)),
+            choosing_users: Mutex::default(),
             config,
             cri: runtime,
             objects,

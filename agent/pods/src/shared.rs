@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use berth_agent_core::dns::{self, Offer};
 use berth_agent_core::resources::Policy;
+use berth_agent_core::users::Users;
 use berth_agent_core::{Moment, env, names, sandbox};
 use berth_resources::Cgroups;
 use berth_volumes::Objects;
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     /// The runtime's name, which container ids begin with.
     pub(crate) runtime: String,
     pub(crate) pulls: Semaphore,
+    /// Held while a pod's own ids are chosen.
+    pub(crate) choosing_users: Mutex<()>,
 }
 
 impl fmt::Debug for Shared {
@@ -80,10 +83,12 @@ impl Shared {
         &self,
         pod: &Pod,
         attempt: u32,
+        users: Option<Users>,
     ) -> Result<berth_cri_proto::v1::PodSandboxConfig, String> {
         let (offer, policy) = (self.offer(), self.policy());
         let cgroup_parent = self.cgroups.as_ref().map(|cgroups| cgroups.path(pod)).unwrap_or_default();
-        let node = sandbox::Node { logs: &self.config.pod_logs_dir, cgroup_parent, dns: &offer, policy: &policy };
+        let node =
+            sandbox::Node { logs: &self.config.pod_logs_dir, cgroup_parent, dns: &offer, policy: &policy, users };
         sandbox::config(pod, attempt, &node)
     }
 

@@ -1,6 +1,8 @@
 //! Pod workers over a scripted runtime.
 
 mod common;
+#[path = "worker/namespaces.rs"]
+mod namespaces;
 #[path = "worker/probes.rs"]
 mod probes;
 
@@ -204,11 +206,12 @@ async fn a_refused_field_keeps_the_pod_pending_by_its_path() {
     let folder = tempfile::tempdir().expect("a folder");
     let runtime = Runtime::new();
     let node = Node::start(&runtime, config(folder.path())).await;
-    node.set(json!({"containers": [{"name": "c", "image": "web:1", "stdin": true}]}));
+    let devices = json!([{"name": "v", "devicePath": "/dev/v"}]);
+    node.set(json!({"containers": [{"name": "c", "image": "web:1", "volumeDevices": devices}]}));
     until("refused", || node.told.waiting("web").is_some()).await;
     let (reason, message) = node.told.waiting("web").expect("waiting");
     assert_eq!(reason, "CreateContainerConfigError");
-    assert!(message.starts_with("spec.containers[0].stdin: "), "{message}");
+    assert!(message.starts_with("spec.containers[0].volumeDevices: "), "{message}");
     assert!(runtime.log().is_empty());
     assert!(!node.told.is_ready("web"));
 }

@@ -1,5 +1,10 @@
 //! Which devices the processes of a cgroup may open.
 
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use berth_sys::bpf;
+
 use crate::cgroup::Cgroup;
 use crate::error::CgroupError;
 use crate::files::write;
@@ -26,8 +31,8 @@ pub struct DeviceRule {
 }
 
 impl Cgroup {
-    /// Sets the device rules: `false` where this machine has no devices controller of v1, so that nothing limits the use
-    /// of nodes but the capability to make them.
+    /// Sets the device rules: `false` where this machine has no devices controller of v1, so that only a program
+    /// ([`Cgroup::filter_devices`]) can.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -41,6 +46,25 @@ impl Cgroup {
         for rule in rules {
             write(&folder, "devices.allow", &rule.line())?;
         }
+        Ok(true)
+    }
+}
+
+impl Cgroup {
+    /// Lets a program decide what the cgroup's processes may do with devices (cgroup v2; see
+    /// [`berth_sys::bpf::load_device_filter`]): `false` where this machine has no v2 tree. It goes with the cgroup.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn filter_devices(&self, program: &[u8]) -> Result<bool, CgroupError> {
+        let Some(unified) = &self.host.inner.unified else { return Ok(false) };
+        let path = self.below(&unified.path);
+        let folder = File::open(&path).map_err(CgroupError::io("open", &path))?;
+        let program = bpf::load_device_filter(program).map_err(CgroupError::io("load the device program of", &path))?;
+        berth_effect::run("cgroup-device-program", || {
+            bpf::attach_device_filter(folder.as_fd(), program.as_fd())
+                .map_err(CgroupError::io("attach the device program to", &path))
+        })?;
         Ok(true)
     }
 }

@@ -81,3 +81,20 @@ pub(crate) fn apply(folder: &Path, resources: &Resources) -> Result<(), CgroupEr
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn huge_pages_are_limited_where_the_kernel_counts_them() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("hugetlb.2MB.max"), "").expect("a file");
+        let pages = |size: &str, bytes| (size.to_owned(), bytes);
+        let limits = vec![pages("2MB", 4 << 20), pages("1GB", 1 << 30)];
+        apply(folder.path(), &Resources { hugepage_limits: limits, ..Resources::default() }).expect("applied");
+        let written = std::fs::read_to_string(folder.path().join("hugetlb.2MB.max")).expect("the file");
+        assert_eq!(written, "4194304");
+        assert!(!folder.path().join("hugetlb.1GB.max").exists(), "a size that this kernel lacks is no error");
+    }
+}

@@ -3,6 +3,7 @@
 use std::process::{Child, Command, Stdio};
 
 use berth_cgroup::{Cgroup, DeviceRule, Devices, Host, Resources};
+use berth_cri_core::device_filter;
 
 /// Removes the test's cgroup whatever happens.
 struct Guard {
@@ -190,4 +191,35 @@ fn usage_is_what_the_process_used() {
     guard.top.kill().expect("kill");
     cgroup.remove().expect("remove");
     assert!(cgroup.cpu().is_err() && cgroup.memory().is_err(), "a cgroup that is gone is an error, no zero");
+}
+
+#[test]
+fn a_program_decides_which_devices_open() {
+    let guard = Guard::new("program");
+    let cgroup = guard.host.create(&guard.path("/one"), &Resources::default()).expect("create");
+    let rule = |minor, access: &str| device_filter::Rule {
+        allow: true,
+        kind: Some(berth_plan::container::DeviceKind::Character),
+        major: Some(1),
+        minor: Some(minor),
+        access: access.to_owned(),
+    };
+    // null whole, zero for reading; not full.
+    let program = device_filter::compile(&[rule(3, "r"), rule(3, "w"), rule(5, "r")]);
+    assert!(cgroup.filter_devices(&program).expect("attached"), "there is a v2 tree");
+    let script = "read go; for d in null zero full; do \
+                  head -c 1 /dev/$d >&2 && echo r $d; (echo > /dev/$d) && echo w $d; (: <> /dev/$d) && echo rw $d; done";
+    let mut child = Command::new("sh")
+        .args(["-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("sh");
+    attach(&child, &cgroup);
+    drop(child.stdin.take());
+    let output = child.wait_with_output().expect("wait");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "r null\nw null\nrw null\nr zero\n");
+    // A second one beside it allows no more.
+    cgroup.filter_devices(&program).expect("attached again");
 }

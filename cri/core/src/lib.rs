@@ -5,10 +5,12 @@
 //!
 //! | call | from | to |
 //! |---|---|---|
+//! | [`cdi::apply`] | `ContainerConfig` with `CDI_devices` | the same with what they stand for |
 //! | [`compile::sandbox`] | `PodSandboxConfig` | [`compile::SandboxPlan`], part of the sandbox's record |
 //! | [`compile::container`] | `ContainerConfig` | the OCI configuration and the plan made from it |
 //! | [`compile::exec`] | a container's plan and a command | the plan of a process that joins it |
 //! | [`compile::lower::container`] | an OCI configuration | the plan (`berth-oci`) |
+//! | [`device_filter::compile`] | device rules | the eBPF program for cgroup v2 |
 //! | [`resources::from_cri`] | `LinuxContainerResources` | limits for `cri/cgroup` |
 //!
 //! Before [`compile::container`] the caller looks up on the host what [`compile::host_paths`], [`compile::images`],
@@ -17,11 +19,13 @@
 //! No clock, file, socket or async is used here; everything is a function of its arguments, so every rule has a table in
 //! a test. (The one memory is [`seccomp::Filters`], which only saves time.) Images, annotations and container
 //! configurations are hostile input: what cannot be carried out exactly is refused with a [`ConfigError`] that names the
-//! CRI field, the reason and the remedy. What Berth does not have yet (CDI, SELinux labels, seccomp notification) is
+//! CRI field, the reason and the remedy. What Berth does not have yet (SELinux labels, seccomp notification) is
 //! refused the same way, never left out silently.
 
 pub mod capabilities;
+pub mod cdi;
 pub mod compile;
+pub mod device_filter;
 mod error;
 pub mod host;
 pub mod ids;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use oci_spec::image::ImageConfiguration;
 
-use crate::compile::SandboxPlan;
+use crate::{cdi::NodeSpec, compile::SandboxPlan};
 
 /// The part of an image that shapes a process. All of it is written by whoever built the image: hostile.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -92,6 +92,8 @@ pub struct HostFiles {
     pub mounts: BTreeMap<String, HostPath>,
     /// By `Device.host_path` as written: the device nodes there (more than one for a folder).
     pub devices: BTreeMap<String, Vec<HostDevice>>,
+    /// What CDI specifications say of device nodes, by their path in the container ([`crate::cdi::Applied::nodes`]).
+    pub nodes: BTreeMap<String, NodeSpec>,
     /// Every device node of the host's /dev, for a privileged container.
     pub all_devices: Vec<HostDevice>,
     /// The text of the seccomp profile that the configuration names as localhost.

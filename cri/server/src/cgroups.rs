@@ -1,6 +1,7 @@
 //! A container's cgroup, and the way into it.
 
 use berth_cgroup::{CgroupError, Handles, Resources};
+use berth_cri_core::device_filter;
 
 use crate::container::Container;
 use crate::runtime::Runtime;
@@ -16,11 +17,12 @@ pub(crate) struct Entry {
 /// Makes and limits a container's cgroup.
 pub(crate) fn make(runtime: &Runtime, container: &Container, limits: &Resources) -> Result<Entry, CgroupError> {
     let cgroup = runtime.create_cgroup(&container.record.cgroup, limits)?;
-    if !cgroup.limit_devices(&container.record.devices.devices())? {
-        tracing::debug!(
-            container = container.id,
-            "no devices controller: device nodes are limited by capabilities alone"
-        );
+    let rules = &container.record.devices;
+    if !cgroup.limit_devices(&rules.devices())? {
+        let program = device_filter::compile(&rules.filter());
+        if !program.is_empty() && !cgroup.filter_devices(&program)? {
+            tracing::warn!(container = container.id, "device nodes are limited by capabilities alone");
+        }
     }
     entry(cgroup.handles()?)
 }

@@ -18,6 +18,9 @@ pub struct Config {
     pub cni_bin_dirs: Vec<PathBuf>,
     /// libcni's cache, shared with other runtimes on this machine. `/var/lib/cni`.
     pub cni_cache_dir: PathBuf,
+    /// Specifications of devices (CDI); of two that describe one device, the one in the later folder counts. `/etc/cdi`
+    /// and `/var/run/cdi`.
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// `<host>/hosts.toml`, as containerd reads them. `/etc/berth/certs.d`.
     pub registry_config_dir: PathBuf,
     /// Parent of the cgroups of sandboxes that name none, from the root of the hierarchies. `/berth`.
@@ -38,6 +41,7 @@ impl Default for Config {
             cni_conf_dir: "/etc/cni/net.d".into(),
             cni_bin_dirs: vec!["/opt/cni/bin".into()],
             cni_cache_dir: "/var/lib/cni".into(),
+            cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             registry_config_dir: "/etc/berth/certs.d".into(),
             cgroup_parent: "/berth".to_owned(),
             stream_address: (Ipv4Addr::LOCALHOST, 0).into(),

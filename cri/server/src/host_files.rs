@@ -19,7 +19,8 @@ const PROFILE_LIMIT: u64 = 4 << 20;
 /// Deeper below a device folder than anything in /dev.
 const DEPTH: usize = 8;
 
-pub(crate) fn look_up(config: &cri::ContainerConfig) -> Result<HostFiles, Status> {
+/// Mount sources that are missing are made, except those of `fixed`.
+pub(crate) fn look_up(config: &cri::ContainerConfig, fixed: &[String]) -> Result<HostFiles, Status> {
     let mut files = HostFiles::default();
     let paths: Vec<&str> = compile::host_paths(config).collect();
     if !paths.is_empty() {
@@ -27,7 +28,8 @@ pub(crate) fn look_up(config: &cri::ContainerConfig) -> Result<HostFiles, Status
             .map_err(|error| Status::internal(format!("/proc/self/mountinfo: {error}")))?;
         for path in paths {
             // What can't be resolved does not exist for a container.
-            if let Ok(resolved) = source(path) {
+            let found = if fixed.iter().any(|known| known == path) { fs::canonicalize(path) } else { source(path) };
+            if let Ok(resolved) = found {
                 let resolved = text(&resolved);
                 let propagation = mountinfo::propagation(&mountinfo, &resolved);
                 files.mounts.insert(path.to_owned(), HostPath { resolved, propagation });

@@ -1,6 +1,8 @@
 //! Device rules of an OCI configuration, as the cgroup takes them.
 
 use berth_cgroup::{DeviceRule, Devices};
+use berth_cri_core::device_filter;
+use berth_plan::container::DeviceKind;
 use oci_spec::runtime::{LinuxDeviceType, Spec};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +29,22 @@ impl Rules {
                 Devices::Listed(rules.iter().map(rule).collect())
             }
         }
+    }
+}
+
+impl Rules {
+    /// As a program for cgroup v2 is made from them.
+    pub(crate) fn filter(&self) -> Vec<device_filter::Rule> {
+        let all = device_filter::Rule { allow: true, kind: None, major: None, minor: None, access: "rwm".to_owned() };
+        let Self::Listed(listed) = self else { return vec![all] };
+        let rule = |(block, major, minor, access): &(bool, Option<u32>, Option<u32>, String)| device_filter::Rule {
+            allow: true,
+            kind: Some(if *block { DeviceKind::Block } else { DeviceKind::Character }),
+            major: *major,
+            minor: *minor,
+            access: access.clone(),
+        };
+        listed.iter().map(rule).collect()
     }
 }
 

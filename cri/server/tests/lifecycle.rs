@@ -9,6 +9,8 @@ mod bench;
 mod cases;
 #[path = "lifecycle/changes.rs"]
 mod changes;
+#[path = "lifecycle/devices.rs"]
+mod devices;
 #[path = "lifecycle/figures.rs"]
 mod figures;
 #[path = "lifecycle/pods.rs"]
@@ -53,7 +55,13 @@ fn executor() -> tokio::runtime::Runtime {
 fn inside(filters: &[String]) -> ExitCode {
     let runtime = executor();
     let mut failed = 0;
-    let all = cases::ALL.iter().chain(changes::ALL).chain(figures::ALL).chain(races::ALL).chain(sessions::ALL);
+    let all = cases::ALL
+        .iter()
+        .chain(changes::ALL)
+        .chain(devices::ALL)
+        .chain(figures::ALL)
+        .chain(races::ALL)
+        .chain(sessions::ALL);
     for (name, case) in all {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
             continue;

@@ -9,9 +9,10 @@
 //! - [`mount`]: the mount API by descriptors (fsopen, open_tree, move_mount, mount_setattr), pivot_root
 //! - [`fork`]: a child of a single-threaded process, with namespaces, cgroup and descriptors as asked
 //! - [`pidfd`], [`namespace`], [`userns`], [`signal`], [`process`]: processes and what they are in
-//! - [`caps`], [`credentials`], [`rlimit`], [`seccomp`]: what a process may do
+//! - [`caps`], [`credentials`], [`rlimit`], [`seccomp`], [`bpf`]: what a process may do
 //! - [`memfd`], [`seqpacket`], [`terminal`], [`event`], [`fd`]: descriptors and waiting
 
+pub mod bpf;
 pub mod caps;
 pub mod credentials;
 pub mod event;

@@ -24,7 +24,7 @@ pub static POD_SPEC: Type = kind(
         ("hostIPC", Done),
         ("hostNetwork", Done),
         ("hostPID", Done),
-        ("hostUsers", Only(&["true"])), // false asks for a user namespace
+        ("hostUsers", Done),
         ("hostname", Done),
         ("hostnameOverride", Done),
         ("imagePullSecrets", Nested(&LOCAL_OBJECT_REFERENCE)),
@@ -48,7 +48,7 @@ pub static POD_SPEC: Type = kind(
         ("serviceAccount", Done), // old name of the next
         ("serviceAccountName", Done),
         ("setHostnameAsFQDN", Done),
-        ("shareProcessNamespace", Refused),
+        ("shareProcessNamespace", Done),
         ("subdomain", Done),
         ("terminationGracePeriodSeconds", Done),
         ("tolerations", Done),               // the scheduler's

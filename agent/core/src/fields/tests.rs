@@ -57,7 +57,7 @@ fn fields_are_refused_by_their_path() {
             "spec.volumes[0].persistentVolumeClaim",
         ),
         (json!({"containers": [], "hostUsers": false}), ""),
-        (json!({"containers": [], "shareProcessNamespace": true}), "spec.shareProcessNamespace"),
+        (json!({"containers": [], "shareProcessNamespace": true}), ""),
         (json!({"containers": [], "shareProcessNamespace": false}), ""),
         (
             json!({"containers": [{"name": "a", "volumeMounts": [{"name": "v", "mountPath": "/v", "mountPropagation": "Bidirectional"}]}]}),

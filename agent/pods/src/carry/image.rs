@@ -102,7 +102,7 @@ async fn pull(job: &Job, image: &str) -> Result<String, tonic::Status> {
     if tries.is_empty() {
         tries.push(None);
     }
-    let sandbox_config = job.shared.sandbox_config(&job.pod, job.attempt).ok();
+    let sandbox_config = job.shared.sandbox_config(&job.pod, job.attempt, None).ok();
     let mut last = tonic::Status::internal("no attempt was made");
     for auth in tries {
         let spec = cri::ImageSpec { image: image.to_owned(), ..Default::default() };

@@ -30,6 +30,10 @@ struct World {
     stubborn: bool,
     /// By command: the code that it exits with; `None` is never. Commands that nobody knows succeed.
     commands: HashMap<String, Option<i32>>,
+    /// Whether it can give pods users of their own.
+    user_namespaces: bool,
+    /// The namespaces of every sandbox and container asked for, in order.
+    namespaces: Vec<cri::NamespaceOption>,
 }
 
 #[derive(Debug)]
@@ -65,6 +69,19 @@ impl Runtime {
     /// container does.
     pub(crate) fn command(&self, name: &str, code: Option<i32>) {
         self.world.lock().expect("world").commands.insert(name.to_owned(), code);
+    }
+
+    pub(crate) fn has_user_namespaces(&self) {
+        self.world.lock().expect("world").user_namespaces = true;
+    }
+
+    pub(crate) fn namespaces(&self) -> Vec<cri::NamespaceOption> {
+        self.world.lock().expect("world").namespaces.clone()
+    }
+
+    /// The mounts of every container.
+    pub(crate) fn mounts(&self) -> Vec<cri::Mount> {
+        self.world.lock().expect("world").containers.values().flat_map(|(_, status)| status.mounts.clone()).collect()
     }
 
     pub(crate) fn stubborn(&self) {
@@ -150,7 +167,10 @@ impl Calls for Runtime {
     }
 
     async fn status(&self, _: cri::StatusRequest) -> Result<cri::StatusResponse, Status> {
-        Ok(cri::StatusResponse::default())
+        let user_namespaces = self.world.lock().expect("world").user_namespaces;
+        let features = cri::RuntimeHandlerFeatures { user_namespaces, ..Default::default() };
+        let handler = cri::RuntimeHandler { name: String::new(), features: Some(features) };
+        Ok(cri::StatusResponse { runtime_handlers: vec![handler], ..Default::default() })
     }
 
     async fn runtime_config(&self, _: cri::RuntimeConfigRequest) -> Result<cri::RuntimeConfigResponse, Status> {
@@ -162,6 +182,8 @@ impl Calls for Runtime {
         let metadata = config.metadata.clone().expect("metadata");
         let mut world = self.enter("run_pod_sandbox", &format!("{} {}", metadata.name, metadata.attempt))?;
         world.next += 1;
+        let security = config.linux.and_then(|linux| linux.security_context);
+        world.namespaces.extend(security.and_then(|security| security.namespace_options));
         let id = format!("s{}", world.next);
         let status = cri::PodSandboxStatus {
             id: id.clone(),
@@ -244,6 +266,8 @@ impl Calls for Runtime {
         let metadata = config.metadata.clone().expect("metadata");
         let mut world = self.enter("create_container", &format!("{} {}", metadata.name, metadata.attempt))?;
         world.next += 1;
+        let security = config.linux.and_then(|linux| linux.security_context);
+        world.namespaces.extend(security.and_then(|security| security.namespace_options));
         let id = format!("c{}", world.next);
         let status = cri::ContainerStatus {
             id: id.clone(),
@@ -423,6 +447,11 @@ impl Told {
     pub(crate) fn has_event(&self, reason: &str, message: &str) -> bool {
         let events = self.events.lock().expect("events");
         events.iter().any(|(_, event)| event.reason == reason && event.message == message)
+    }
+
+    pub(crate) fn has_event_about(&self, reason: &str, part: &str) -> bool {
+        let events = self.events.lock().expect("events");
+        events.iter().any(|(_, event)| event.reason == reason && event.message.contains(part))
     }
 
     pub(crate) fn reasons(&self) -> Vec<&'static str> {

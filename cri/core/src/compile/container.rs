@@ -153,8 +153,8 @@ fn check(
     if !config.cdi_devices.is_empty() {
         return Err(ConfigError::new(
             "CDI_devices",
-            format!("CDI is not implemented, so {:?} cannot be injected", config.cdi_devices[0].name),
-            "use plain devices",
+            format!("nobody has looked up what {:?} stands for", config.cdi_devices[0].name),
+            "apply the node's specifications first",
         ));
     }
     let options = security.namespace_options.as_ref();

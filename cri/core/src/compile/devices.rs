@@ -77,7 +77,23 @@ pub(super) fn build(
                 Some(below) => format!("{}{below}", inside.trim_end_matches('/')),
                 None => inside.clone(),
             };
-            let node = node(host, path);
+            let wanted = paths.host.nodes.get(&path).copied().unwrap_or_default();
+            if wanted.kind.is_some_and(|kind| kind != host.kind)
+                || wanted.major.is_some_and(|major| major != host.major)
+                || wanted.minor.is_some_and(|minor| minor != host.minor)
+            {
+                return Err(ConfigError::new(
+                    field("host_path"),
+                    format!("{:?} is another device than its CDI specification says", host.path),
+                    "correct the specification",
+                ));
+            }
+            let mut node = node(host, path);
+            if let Some(mode) = wanted.mode {
+                node.set_file_mode(Some(mode & 0o7777));
+            }
+            let (uid, gid) = (wanted.uid.or(node.uid()), wanted.gid.or(node.gid()));
+            node.set_uid(uid).set_gid(gid);
             if !security.privileged {
                 rules.push(rule(true, Some(node.typ()), Some(node.major()), Some(node.minor()), access));
             }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_cri_core::state::ContainerState;
-use berth_cri_core::{ImageView, Paths, SandboxView, compile, names, resources, signals};
+use berth_cri_core::{ImageView, Paths, SandboxView, cdi, compile, names, resources, signals};
 use berth_cri_proto::v1 as cri;
 use berth_effect::record;
 use berth_image::{Image, Snapshot};
@@ -97,7 +97,10 @@ fn make(
     let volumes = volume_images::find(runtime, &config)?;
     let held: Vec<Image> = volumes.iter().map(|(_, image)| image.clone()).collect();
     let snapshot = runtime.images.snapshot_with(id, image, &held).map_err(|error| store_status(&error))?;
-    let mut paths = paths(runtime, sandbox, id, &config, &snapshot)?;
+    // The record keeps what was asked for, so that the same request is known again.
+    let applied = cdi::apply(&config, &crate::cdi::find(&runtime.config.cdi_spec_dirs, &config));
+    let applied = applied.map_err(|error| invalid(&error))?;
+    let mut paths = paths(runtime, sandbox, id, &applied, &snapshot)?;
     paths.host.images = volume_images::views(&volumes, &snapshot);
     let running = running(runtime, sandbox);
     let metadata = sandbox.metadata();
@@ -112,10 +115,10 @@ fn make(
         plan: &sandbox.plan,
     };
     let (spec, plan) =
-        compile::container(&runtime.facts, &outer, &config, &view, &paths).map_err(|error| invalid(&error))?;
+        compile::container(&runtime.facts, &outer, &applied.config, &view, &paths).map_err(|error| invalid(&error))?;
     volume_images::check(&config, &paths.host.images)?;
     volume_images::note(&mut config, &paths.host.images);
-    let security = config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default();
+    let security = applied.config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default();
     let identity = compile::identity(&security, &view).map_err(|error| invalid(&error))?;
     let record = ContainerRecord {
         id: id.to_owned(),
@@ -160,9 +163,12 @@ fn paths(
     runtime: &Runtime,
     sandbox: &Sandbox,
     id: &str,
-    config: &cri::ContainerConfig,
+    applied: &cdi::Applied,
     snapshot: &Snapshot,
 ) -> Result<Paths, Status> {
+    let config = &applied.config;
+    let mut host = host_files::look_up(config, &applied.sources)?;
+    host.nodes = applied.nodes.clone();
     let folder = runtime.places.sandbox(&sandbox.id);
     Ok(Paths {
         container: id.to_owned(),
@@ -174,7 +180,7 @@ fn paths(
         hostname: text(&folder.join("hostname")),
         hosts: text(&folder.join("hosts")),
         shm: text(&folder.join("shm")),
-        host: host_files::look_up(config)?,
+        host,
     })
 }
 

@@ -42,6 +42,7 @@ impl Bench {
             cni_conf_dir: path("net.d"),
             cni_bin_dirs: vec![path("bin")],
             cni_cache_dir: path("cni"),
+            cdi_spec_dirs: vec![path("cdi"), path("run-cdi")],
             registry_config_dir: path("certs.d"),
             cgroup_parent,
             stream_address: Config::default().stream_address,

@@ -12,23 +12,23 @@ use tonic::{Code, Request};
 
 use crate::bench::{Bench, Client, pod, script};
 
-fn options(pid: cri::NamespaceMode, users: Option<&cri::UserNamespace>) -> cri::NamespaceOption {
+pub(crate) fn options(pid: cri::NamespaceMode, users: Option<&cri::UserNamespace>) -> cri::NamespaceOption {
     cri::NamespaceOption { pid: pid.into(), userns_options: users.cloned(), ..Default::default() }
 }
 
-fn with_options(mut config: cri::PodSandboxConfig, options: cri::NamespaceOption) -> cri::PodSandboxConfig {
+pub(crate) fn with_options(mut config: cri::PodSandboxConfig, options: cri::NamespaceOption) -> cri::PodSandboxConfig {
     let security = config.linux.get_or_insert_default().security_context.get_or_insert_default();
     security.namespace_options = Some(options);
     config
 }
 
-fn inside(mut config: cri::ContainerConfig, options: cri::NamespaceOption) -> cri::ContainerConfig {
+pub(crate) fn inside(mut config: cri::ContainerConfig, options: cri::NamespaceOption) -> cri::ContainerConfig {
     let security = config.linux.get_or_insert_default().security_context.get_or_insert_default();
     security.namespace_options = Some(options);
     config
 }
 
-async fn output(client: &Client, container: &str, script: &str) -> String {
+pub(crate) async fn output(client: &Client, container: &str, script: &str) -> String {
     let out = client.exec(container, &["/bin/sh", "-c", script], 20).await.expect("ran");
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }

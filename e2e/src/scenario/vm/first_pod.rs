@@ -60,10 +60,11 @@ fn tell(stage: &Stage, machine: &mut Machine) -> Result<()> {
         Ok(Some(kube.run(&["logs", "first"])?).filter(|log| !log.is_empty()))
     })?;
     // The limit is read from the container's own cgroup, where only v2 has a file of that name.
-    let expected = format!("kernel {} memory 67108864", kernel.trim());
+    // A node of a device that it may not use it can make (CAP_MKNOD), not open; the null device it can.
+    let expected = format!("kernel {} memory 67108864 loop Operation not permitted", kernel.trim());
     ensure!(log.trim() == expected, "the pod says {log:?}");
     ensure!(pod["status"]["hostIP"] == GUEST, "the pod's host is {}", pod["status"]["hostIP"]);
-    stage.say("its log came through the API server, and its memory limit is in its cgroup");
+    stage.say("its log came through the API server, its memory limit is in its cgroup, and a device is not its own");
     kube.delete_within(&["pod/first"], PATIENCE)?;
     stage.say("the pod is gone");
     let left = machine.run(LEFT)?;
@@ -88,7 +89,8 @@ spec:
     command:
     - sh
     - -c
-    - echo kernel $(uname -r) memory $(cat /sys/fs/cgroup/memory.max); trap 'exit 0' TERM; sleep 1000 & wait
+    - echo kernel $(uname -r) memory $(cat /sys/fs/cgroup/memory.max) loop $(mknod /loop b 7 0 &&
+      dd if=/loop of=/dev/null count=1 2>&1 | grep -o 'Operation not permitted'); trap 'exit 0' TERM; sleep 1000 & wait
 "
     )
 }
