@@ -26,6 +26,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("nftables", "nft"),
     ("openssl", "openssl"),
     ("qemu-system-x86", "qemu-system-x86_64"),
+    ("runc", "/usr/sbin/runc"),
     ("strace", "strace"),
     ("util-linux", "nsenter"),
 ];

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::runtime::file;
+
 mod agent;
 mod doctor;
 mod join;
@@ -132,6 +134,9 @@ pub(crate) struct RuntimeOptions {
     /// CNI plugins of other makers
     #[arg(long, default_value = "/opt/cni/bin", value_name = "DIR")]
     pub(crate) cni_bin_dir: PathBuf,
+    /// The runtime's configuration: OCI runtimes that pods choose by RuntimeClass. Only the default may be missing
+    #[arg(long, default_value = file::DEFAULT, value_name = "FILE")]
+    pub(crate) runtime_config: PathBuf,
     /// Registry mirrors and certificates: <host>/hosts.toml, as containerd reads them
     #[arg(long, default_value = "/etc/berth/certs.d", value_name = "DIR")]
     pub(crate) registry_config_dir: PathBuf,

@@ -11,7 +11,7 @@ use crate::{runtime, systemd};
 
 pub(crate) async fn run(options: Cri) -> Result<()> {
     let path = runtime::socket_path(&options.listen)?.to_owned();
-    let config = Config { stream_address: options.stream_address, ..runtime::config(&options.runtime) };
+    let config = Config { stream_address: options.stream_address, ..runtime::config(&options.runtime)? };
     let service = Service::open(config).await?;
     let stop = CancellationToken::new();
     let ended = {

@@ -8,20 +8,23 @@ use berth_cri::{Config, Service};
 
 use crate::cli::RuntimeOptions;
 
+pub(crate) mod file;
+
 pub(crate) async fn open(options: &RuntimeOptions) -> Result<Arc<Service>> {
-    Ok(Service::open(config(options)).await?)
+    Ok(Service::open(config(options)?).await?)
 }
 
-pub(crate) fn config(options: &RuntimeOptions) -> Config {
-    Config {
+pub(crate) fn config(options: &RuntimeOptions) -> Result<Config> {
+    Ok(Config {
         root: options.root.clone(),
         state: options.state.clone(),
         cni_conf_dir: options.cni_conf_dir.clone(),
         cni_bin_dirs: vec![options.cni_bin_dir.clone()],
         registry_config_dir: options.registry_config_dir.clone(),
         cgroup_parent: cgroup_parent(&options.state),
+        handlers: file::read(&options.runtime_config)?,
         ..Config::default()
-    }
+    })
 }
 
 /// Where the runtime keeps its own cgroups. What lies there and is nobody's is ended at start, so that runtimes with

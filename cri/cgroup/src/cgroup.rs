@@ -19,7 +19,7 @@ pub struct Cgroup {
 }
 
 /// Descriptors with which another process enters a cgroup.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Handles {
     /// `tasks` of each v1 hierarchy, for writing "0", which moves the writing thread.
     ///

@@ -6,6 +6,7 @@
 //! through the fields named here.
 
 mod container;
+pub mod delegate;
 mod devices;
 mod exec;
 pub mod lower;

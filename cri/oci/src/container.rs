@@ -13,7 +13,7 @@ use berth_sys::{Mode, credentials, memfd, mount, process as sys};
 use crate::failure::{At, refused};
 use crate::host::{self, Host};
 use crate::idmaps::{IdMaps, Layers};
-use crate::{devices, launch, masks, mounts, process, rootfs, sysctl, terminal, userns};
+use crate::{delegate, devices, launch, masks, mounts, process, rootfs, sysctl, terminal, userns};
 
 /// Runs in the fork: see [`crate::launch`] for the order of the descriptors.
 pub(crate) fn child(descriptors: Vec<OwnedFd>) -> i32 {
@@ -31,6 +31,9 @@ fn become_container(report: &OwnedFd, memory: OwnedFd, rest: std::vec::IntoIter<
     credentials::set_dumpable(false).at(Stage::Fork, || "hide from ptrace".to_owned())?;
     let plan: Container = read_plan(&memory)?;
     drop(memory);
+    if let Some(delegate) = &plan.delegate {
+        return delegate::make_container(report, &plan, delegate);
+    }
     if let Some(ids) = plan.user {
         return userns::become_container(report, &plan, ids, rest);
     }

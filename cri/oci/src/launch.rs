@@ -111,6 +111,14 @@ pub fn exec(target: &PidFd, own_pid_namespace: BorrowedFd<'_>, handed: &Handed<'
     starting
 }
 
+/// Forks a process that has another runtime start a process in a container of its own.
+///
+/// # Errors
+/// As [`container`].
+pub fn delegate(handed: &Handed<'_>) -> Result<Starting, Failure> {
+    spawn(Namespaces::NONE, handed, &[], crate::delegate::exec_child)
+}
+
 /// The child gets: the report's socket, the plan, `more`, the cgroups.
 fn spawn(
     new: Namespaces,

@@ -4,7 +4,8 @@
 //! descriptors that it needs and nothing else, and learns through a pipe how far the child came. The *child's* side turns
 //! that fork into a container ([`container`]) or into one more process of a container (`exec`): it reads its plan from a
 //! sealed memory file, carries it out step by step, top to bottom like a checklist, and executes the user's program. It
-//! decides nothing: the plan was compiled by the core.
+//! decides nothing: the plan was compiled by the core. Where the plan names another OCI runtime, the fork has that one do
+//! the work (`delegate`).
 //!
 //! The root file system and all mounts are made in the child's own mount namespace, by descriptors: a path of the
 //! container's is resolved only below a [`berth_sys::path::Root`]. Whatever fails comes back as a
@@ -13,6 +14,7 @@
 mod apparmor;
 mod cgroups;
 mod container;
+mod delegate;
 mod devices;
 mod exec;
 mod failure;

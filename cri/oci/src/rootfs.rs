@@ -48,7 +48,7 @@ fn give_upper(upper: &str, ids: IdRange) -> Result<(), Failure> {
 }
 
 /// An overlay or the folder, attached nowhere.
-fn detached(rootfs: &Rootfs) -> Result<Tree, Failure> {
+pub(crate) fn detached(rootfs: &Rootfs) -> Result<Tree, Failure> {
     match rootfs {
         Rootfs::Folder { path } => {
             Tree::copy_path(path, true).at(Stage::Rootfs, || format!("open the root folder {path:?}"))

@@ -169,6 +169,26 @@ pub struct Container {
     /// Where the shim writes the CRI log: an absolute host path. Empty discards the output.
     pub log_path: String,
     pub stdin: Stdin,
+    /// Who makes it a container instead of the executor, which only mounts the root file system at `rootfs` in the
+    /// delegate's folder then, in a mount namespace of this one start. `namespaces` has nothing but `mount` then.
+    pub delegate: Option<Delegate>,
+}
+
+/// Another OCI runtime, run as a program.
+///
+/// Its commands leave a process behind, whose number they write to a file, and which goes on as the plan's process. The
+/// cgroups are the program's business, so a request with a delegate comes without descriptors of any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delegate {
+    /// The bundle: an absolute host path, and the commands' working folder.
+    pub folder: String,
+    /// Each a program with its arguments. The first one gets the process's standard streams and makes the process; others
+    /// follow once its number is known, without streams.
+    pub commands: Vec<Vec<String>>,
+    /// Where the first command writes the number, in the folder.
+    pub pid_file: String,
+    /// Where the first command sends the terminal's master, in the folder; empty for no terminal.
+    pub console: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -187,6 +207,8 @@ pub enum Stdin {
 pub struct Exec {
     pub id: String,
     pub container: String,
+    /// The container's other runtime: its command joins the container, and what follows here is not looked at.
+    pub delegate: Option<Delegate>,
     /// As the container's.
     pub user: Option<IdRange>,
     pub process: Process,
@@ -209,5 +231,6 @@ pub struct ContainerHead {
 pub struct ExecHead {
     pub id: String,
     pub container: String,
+    pub delegate: Option<Delegate>,
     pub terminal: bool,
 }

@@ -13,7 +13,7 @@ pub mod resources;
 /// two does not know.
 ///
 /// 1: the beginning. 2: terminals ([`container::Process::terminal`]) and [`message::Request::Attach`]; user
-/// namespaces, and PID namespaces that are shared.
+/// namespaces, and PID namespaces that are shared; other runtimes ([`container::Delegate`]).
 pub const PROTOCOL: u16 = 2;
 
 /// The largest plan, in bytes: more than any `execve` argument block.

@@ -126,6 +126,8 @@ pub enum Stage {
     /// `args[0]` was not found or could not be executed.
     Execve,
     Fork,
+    /// Another OCI runtime, which has its own words for why.
+    Delegate,
 }
 
 /// Unasked, number 0.

@@ -6,8 +6,8 @@ use berth_cri_core::device_filter;
 use crate::container::Container;
 use crate::runtime::Runtime;
 
-/// What the shim is handed so that a process enters a cgroup.
-#[derive(Debug)]
+/// What the shim is handed so that a process enters a cgroup; the default is nothing.
+#[derive(Debug, Default)]
 pub(crate) struct Entry {
     pub(crate) handles: Handles,
     /// How many of the descriptors are v1's.

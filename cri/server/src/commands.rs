@@ -14,6 +14,7 @@ use tonic::Status;
 
 use crate::cgroups::{self, Entry};
 use crate::container::Container;
+use crate::handlers::bundle;
 use crate::rpc::invalid;
 use crate::runtime::{Runtime, new_id};
 use crate::shim::{Shim, ShimError};
@@ -112,7 +113,9 @@ impl Command {
             },
             Ok(_) => Err(Status::internal("the sandbox's shim answers out of turn")),
             Err(ShimError::Failed(failure)) => {
-                let text = format!("failed to exec in container {:?}: {}", container.id, failure.message);
+                let complaint = prepared.delegated.as_ref().and_then(bundle::Exec::complaint);
+                let complaint = complaint.map(|complaint| format!(": {complaint}")).unwrap_or_default();
+                let text = format!("failed to exec in container {:?}: {}{complaint}", container.id, failure.message);
                 Err(match failure.stage {
                     Stage::UnknownTarget => Status::failed_precondition(text),
                     _ => Status::unknown(text),
@@ -136,6 +139,8 @@ struct Prepared {
     theirs: Option<[OwnedFd; 3]>,
     ours: Option<Ends>,
     entry: Entry,
+    /// What another runtime reads, until it has answered.
+    delegated: Option<bundle::Exec>,
 }
 
 impl Prepared {
@@ -148,7 +153,12 @@ impl Prepared {
     ) -> Result<Self, Status> {
         let internal = |error: &dyn std::fmt::Display| Status::internal(format!("failed to prepare exec: {error}"));
         let (plan, _) = container.plan(&runtime.places).map_err(|error| internal(&error))?;
-        let plan = compile::exec(&plan, id, arguments, stdio == Stdio::Terminal).map_err(|error| invalid(&error))?;
+        let mut plan =
+            compile::exec(&plan, id, arguments, stdio == Stdio::Terminal).map_err(|error| invalid(&error))?;
+        let sandbox = runtime.sandbox(&container.sandbox)?;
+        let delegated =
+            sandbox.runtime.as_ref().map(|other| bundle::Exec::prepare(runtime, other, container, &mut plan));
+        let delegated = delegated.transpose().map_err(|error| internal(&error))?;
         let frame = codec::encode(&plan).map_err(|error| internal(&error))?;
         let plan = berth_sys::memfd::sealed("exec-plan", &frame).map_err(|error| internal(&error))?;
         let (theirs, ours) = match stdio {
@@ -158,8 +168,12 @@ impl Prepared {
                 (Some(theirs), Some(ours))
             }
         };
-        let entry = cgroups::of(runtime, container).map_err(|error| internal(&error))?;
-        Ok(Self { plan, theirs, ours, entry })
+        let entry = match delegated {
+            None => cgroups::of(runtime, container).map_err(|error| internal(&error))?,
+            // Another runtime brings the process into the container's cgroups.
+            Some(_) => Entry::default(),
+        };
+        Ok(Self { plan, theirs, ours, entry, delegated })
     }
 }
 

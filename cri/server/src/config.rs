@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use berth_image::Options;
 
+use crate::Handlers;
+
 /// Folders and options of the runtime; the defaults are those of the command line.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -28,6 +30,8 @@ pub struct Config {
     /// Where the URLs of Exec, Attach and PortForward lead; port 0 is any free one. The listener is there once the first
     /// URL is asked for, or the CRI is served on a socket. `127.0.0.1:0`.
     pub stream_address: SocketAddr,
+    /// The runtimes that pods can choose by their RuntimeClass.
+    pub handlers: Handlers,
     /// How images are stored and unpacked. Its program applies layers; the default re-executes this program as
     /// `berth unpack`.
     pub images: Options,
@@ -45,6 +49,7 @@ impl Default for Config {
             registry_config_dir: "/etc/berth/certs.d".into(),
             cgroup_parent: "/berth".to_owned(),
             stream_address: (Ipv4Addr::LOCALHOST, 0).into(),
+            handlers: Handlers::default(),
             images: Options::default(),
         }
     }

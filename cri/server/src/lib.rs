@@ -18,6 +18,7 @@ mod execs;
 mod exits;
 mod facts;
 mod files;
+mod handlers;
 mod host_files;
 mod images;
 mod inspect;
@@ -48,6 +49,7 @@ mod watched;
 
 pub use config::Config;
 pub use error::OpenError;
+pub use handlers::{BUILT_IN, Handler, Handlers};
 pub use network::own_network_dir;
 pub use serve::serve;
 pub use service::Service;

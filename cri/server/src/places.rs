@@ -41,6 +41,20 @@ impl Places {
         self.plans(sandbox).join(container)
     }
 
+    /// What other OCI runtimes are given, see [`crate::handlers::bundle`].
+    pub(crate) fn bundles(&self, sandbox: &str) -> PathBuf {
+        self.sandbox(sandbox).join("bundles")
+    }
+
+    pub(crate) fn bundle(&self, sandbox: &str, container: &str) -> PathBuf {
+        self.bundles(sandbox).join(container)
+    }
+
+    /// What other OCI runtimes keep, in a folder for each handler.
+    pub(crate) fn oci(&self) -> PathBuf {
+        self.state.join("oci")
+    }
+
     pub(crate) fn namespaces(&self) -> PathBuf {
         self.state.join("netns")
     }

@@ -7,6 +7,7 @@ use prost::Message;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::handlers::OciRuntime;
 use crate::rules::Rules;
 
 /// No record is larger: a configuration arrives in one message of at most 16 MiB, and is written in hex.
@@ -18,7 +19,11 @@ pub(crate) struct SandboxRecord {
     pub(crate) id: String,
     pub(crate) phase: Phase,
     pub(crate) config: Encoded<cri::PodSandboxConfig>,
+    /// As asked for.
     pub(crate) handler: String,
+    /// What that was when the sandbox was made; `None` for the built-in runtime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) runtime: Option<OciRuntime>,
     /// Nanoseconds since the epoch.
     pub(crate) created_at: i64,
     pub(crate) plan: SandboxPlan,

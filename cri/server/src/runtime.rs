@@ -17,6 +17,7 @@ use tonic::Status;
 use crate::Config;
 use crate::container::Container;
 use crate::execs::Execs;
+use crate::handlers;
 use crate::lock::Lock;
 use crate::network::Network;
 use crate::operations::Operations;
@@ -36,6 +37,7 @@ pub(crate) struct Runtime {
     pub(crate) cgroups: Host,
     /// Held while cgroups above those of containers are made or removed, so that neither happens under the other's feet.
     pub(crate) cgroup_parents: Mutex<()>,
+    pub(crate) handlers: handlers::Known,
     pub(crate) images: Store,
     pub(crate) registries: RegistryConfig,
     pub(crate) network: Network,

@@ -7,6 +7,7 @@ use berth_cri_core::state::SandboxState;
 use berth_cri_proto::v1 as cri;
 use berth_effect::record;
 
+use crate::handlers::OciRuntime;
 use crate::meter::Meter;
 use crate::records::{self, Encoded, Phase, PodResources, SandboxRecord};
 use crate::runtime::Runtime;
@@ -17,6 +18,8 @@ pub(crate) struct Sandbox {
     pub(crate) id: String,
     pub(crate) config: cri::PodSandboxConfig,
     pub(crate) handler: String,
+    /// Another runtime that makes its containers.
+    pub(crate) runtime: Option<OciRuntime>,
     pub(crate) created_at: i64,
     /// With the cgroup parent filled in.
     pub(crate) plan: SandboxPlan,
@@ -34,6 +37,7 @@ impl Sandbox {
             id: record.id,
             config: record.config.0,
             handler: record.handler,
+            runtime: record.runtime,
             created_at: record.created_at,
             plan: record.plan,
             made_cgroups: record.made_cgroups,
@@ -89,6 +93,7 @@ impl Sandbox {
             phase,
             config: Encoded(self.config.clone()),
             handler: self.handler.clone(),
+            runtime: self.runtime.clone(),
             created_at: self.created_at,
             plan: self.plan.clone(),
             made_cgroups: self.made_cgroups.clone(),

@@ -12,6 +12,7 @@ use berth_stream::Backend;
 use tokio::sync::{OnceCell, broadcast};
 
 use crate::execs::Execs;
+use crate::handlers::Known;
 use crate::lock::Lock;
 use crate::network::Network;
 use crate::operations::Operations;
@@ -95,6 +96,7 @@ fn prepare(config: Config) -> Result<Runtime, OpenError> {
         user_namespaces: UserNamespaces::default(),
         cgroups,
         cgroup_parents: Mutex::new(()),
+        handlers: Known::new(config.handlers.clone()),
         images,
         registries: RegistryConfig::new(&config.registry_config_dir),
         network: Network::new(&config, &places),

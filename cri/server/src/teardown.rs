@@ -13,6 +13,7 @@ use tonic::Status;
 use crate::container::Container;
 use crate::exits::{end_cgroup, mark_stopped};
 use crate::files;
+use crate::handlers::bundle;
 use crate::runtime::Runtime;
 use crate::sandbox::Sandbox;
 use crate::shim::{self, Shim, ShimError};
@@ -100,6 +101,8 @@ fn container_files(runtime: &Runtime, container: &Container) -> Result<(), Strin
 
 /// Removes the files of a container that has no cgroup (any more).
 pub(crate) fn container_remains(runtime: &Runtime, sandbox: &str, id: &str) -> Result<(), String> {
+    // While there still is a record that says whose it is.
+    bundle::remove(runtime, sandbox, id)?;
     let places = &runtime.places;
     let records = [
         places.container_record(id),
@@ -209,6 +212,7 @@ pub(crate) fn remove_folder(runtime: &Runtime, id: &str) -> io::Result<()> {
 /// Everything of a sandbox that has no containers, whatever of it was made.
 pub(crate) fn dismantle(runtime: &Runtime, id: &str, made_cgroups: &[String]) -> Result<(), String> {
     release(runtime, id, true)?;
+    bundle::remove_all(runtime, id)?;
     remove_cgroup_parents(runtime, made_cgroups);
     remove_folder(runtime, id).map_err(|error| format!("failed to remove the sandbox's folder: {error}"))
 }

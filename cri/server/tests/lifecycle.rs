@@ -13,6 +13,8 @@ mod changes;
 mod devices;
 #[path = "lifecycle/figures.rs"]
 mod figures;
+#[path = "lifecycle/handlers.rs"]
+mod handlers;
 #[path = "lifecycle/pods.rs"]
 mod pods;
 #[path = "lifecycle/races.rs"]
@@ -32,7 +34,7 @@ fn main() -> ExitCode {
         Some("unpack") => berth_image::unpack::child(),
         Some("life") => {
             let bench = Bench::at(Path::new(&arguments[1]), arguments[2].clone());
-            executor().block_on(cases::live(bench));
+            executor().block_on(cases::live(bench, &arguments[3]));
             ExitCode::SUCCESS
         }
         Some("inside") => inside(&arguments[1..]),
@@ -55,13 +57,8 @@ fn executor() -> tokio::runtime::Runtime {
 fn inside(filters: &[String]) -> ExitCode {
     let runtime = executor();
     let mut failed = 0;
-    let all = cases::ALL
-        .iter()
-        .chain(changes::ALL)
-        .chain(devices::ALL)
-        .chain(figures::ALL)
-        .chain(races::ALL)
-        .chain(sessions::ALL);
+    let more = [changes::ALL, devices::ALL, figures::ALL, handlers::ALL, races::ALL, sessions::ALL];
+    let all = cases::ALL.iter().chain(more.into_iter().flatten());
     for (name, case) in all {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {
             continue;

@@ -22,14 +22,22 @@ const MAX: usize = 128;
 struct Exec {
     id: u32,
     name: String,
-    pid: i32,
     state: State,
 }
 
 #[derive(Debug)]
 enum State {
     Starting { asker: Asker, starting: Starting },
-    Running { started_at: i64 },
+    Running { pid: i32, started_at: i64 },
+}
+
+impl Exec {
+    fn pid(&self) -> i32 {
+        match &self.state {
+            State::Starting { starting, .. } => starting.pid,
+            State::Running { pid, .. } => *pid,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -39,11 +47,11 @@ pub(crate) struct Execs {
 
 impl Execs {
     pub(crate) fn of_pid(&self, pid: i32) -> Option<u32> {
-        self.all.iter().find(|exec| exec.pid == pid).map(|exec| exec.id)
+        self.all.iter().find(|exec| exec.pid() == pid).map(|exec| exec.id)
     }
 
     pub(crate) fn pid(&self, name: &str) -> Option<i32> {
-        self.all.iter().find(|exec| exec.name == name).map(|exec| exec.pid)
+        self.all.iter().find(|exec| exec.name == name).map(Exec::pid)
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -52,6 +60,15 @@ impl Execs {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    /// As [`crate::containers::Containers::learn_heirs`].
+    pub(crate) fn learn_heirs(&mut self) {
+        for exec in &mut self.all {
+            if let State::Starting { starting, .. } = &mut exec.state {
+                starting.refresh();
+            }
+        }
     }
 
     fn get(&mut self, id: u32) -> Option<&mut Exec> {
@@ -98,25 +115,28 @@ impl Shim {
             cgroup_tasks: &handed.cgroup_tasks,
             cgroup_v2: handed.cgroup_v2.as_ref().map(AsFd::as_fd),
         };
-        let starting = launch::exec(&target, self.pid_namespace.as_fd(), &launch)?;
+        let starting = match head.delegate {
+            None => launch::exec(&target, self.pid_namespace.as_fd(), &launch)?,
+            Some(_) => launch::delegate(&launch)?,
+        };
         let id = self.number();
         if let Err(error) = self.epoll.add(&starting, Key::Exec(id).number()) {
             let _ = signal::send(starting.pid, signal::SIGKILL);
             return Err(failed(Stage::Fork, "watch the child")(error));
         }
-        self.execs.all.push(Exec { id, name, pid: starting.pid, state: State::Starting { asker, starting } });
+        self.execs.all.push(Exec { id, name, state: State::Starting { asker, starting } });
         Ok(None)
     }
 
     /// The child has reported.
     pub(crate) fn hear_exec(&mut self, id: u32) {
-        let Some(Exec { pid, state: State::Starting { starting, .. }, .. }) = self.execs.get(id) else { return };
+        let Some(Exec { state: State::Starting { starting, .. }, .. }) = self.execs.get(id) else { return };
         match starting.outcome() {
             None => {}
             Some(Ok(())) => self.exec_runs(id),
             Some(Err(failure)) => {
                 // It is about to leave by itself; its number is ours until it is reaped.
-                let _ = signal::send(*pid, signal::SIGKILL);
+                let _ = signal::send(starting.pid, signal::SIGKILL);
                 self.exec_failed(id, failure);
             }
         }
@@ -130,8 +150,9 @@ impl Shim {
 
     fn exec_runs(&mut self, id: u32) {
         let Some(exec) = self.execs.get(id) else { return };
-        let (pid, started_at) = (exec.pid, process::now());
-        let State::Starting { asker, mut starting } = std::mem::replace(&mut exec.state, State::Running { started_at })
+        let (pid, started_at) = (exec.pid(), process::now());
+        let State::Starting { asker, mut starting } =
+            std::mem::replace(&mut exec.state, State::Running { pid, started_at })
         else {
             return;
         };
@@ -151,7 +172,7 @@ impl Shim {
                 Err(failure) => return self.exec_failed(id, failure),
             }
         }
-        let Some(Exec { name, pid, state: State::Running { started_at }, .. }) = self.execs.take(id) else { return };
+        let Some(Exec { name, state: State::Running { pid, started_at }, .. }) = self.execs.take(id) else { return };
         let exit = Exit { pid, code: ended.code(), signal: ended.signal(), started_at, finished_at: process::now() };
         self.tell_all(&Event::ExecExited { exec: name, exit });
     }

@@ -161,6 +161,7 @@ impl Shim {
 
     fn reaped(&mut self, pid: i32, ended: Ended) -> io::Result<()> {
         self.containers.learn_heirs();
+        self.execs.learn_heirs();
         if let Some(id) = self.containers.of_pid(pid) {
             self.container_ended(id, ended);
         } else if let Some(id) = self.execs.of_pid(pid) {

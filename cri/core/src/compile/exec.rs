@@ -18,5 +18,5 @@ pub fn exec(container: &plan::Container, id: &str, command: &[String], tty: bool
     if tty && !process.env.iter().any(|entry| process::name_of(entry) == "TERM") {
         process.env.push(process::TERM.to_owned());
     }
-    Ok(plan::Exec { id: id.to_owned(), container: container.id.clone(), process, user: container.user })
+    Ok(plan::Exec { id: id.to_owned(), container: container.id.clone(), delegate: None, process, user: container.user })
 }

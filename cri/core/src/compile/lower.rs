@@ -101,6 +101,7 @@ pub fn container(facts: &HostFacts, spec: &oci::Spec, outside: Outside) -> Resul
         process: process(facts, spec, &linux, outside.filter)?,
         log_path: outside.log_path,
         stdin: outside.stdin,
+        delegate: None,
     })
 }
 

@@ -37,6 +37,17 @@ fn pid_from() -> impl Strategy<Value = PidFrom> {
     prop_oneof![Just(PidFrom::Shim), Just(PidFrom::Pod), text().prop_map(PidFrom::Container)]
 }
 
+fn delegate() -> impl Strategy<Value = Option<Delegate>> {
+    option::of(
+        (text(), vec(texts(), 0..3), text(), text()).prop_map(|(folder, commands, pid_file, console)| Delegate {
+            folder,
+            commands,
+            pid_file,
+            console,
+        }),
+    )
+}
+
 fn mount() -> impl Strategy<Value = Mount> {
     let source = prop_oneof![
         (text(), pairs()).prop_map(|(kind, options)| MountSource::Filesystem { kind, options }),
@@ -114,10 +125,11 @@ fn container() -> impl Strategy<Value = Container> {
     let root = (rootfs, any::<bool>(), any::<u64>());
     let files = (vec(mount(), 0..3), vec(device, 0..3), pairs(), pairs(), texts(), texts());
     let namespaces = (namespaces(), pid_from(), range());
+    let namespaces = (namespaces, delegate());
     (text(), namespaces, option::of(text()), root, files, process(), text(), stdin).prop_map(
         |(
             id,
-            (namespaces, pid_from, user),
+            ((namespaces, pid_from, user), delegate),
             hostname,
             (rootfs, readonly_rootfs, root_propagation),
             files,
@@ -144,6 +156,7 @@ fn container() -> impl Strategy<Value = Container> {
                 process,
                 log_path,
                 stdin,
+                delegate,
             }
         },
     )
@@ -264,12 +277,12 @@ proptest! {
     }
 
     #[test]
-    fn an_exec_comes_back_and_so_does_its_head(id in text(), container in text(), process in process(), user in range()) {
-        let plan = Exec { id, container, process, user };
+    fn an_exec_comes_back_and_so_does_its_head(id in text(), container in text(), delegate in delegate(), process in process(), user in range()) {
+        let plan = Exec { id, container, delegate, process, user };
         holds(&plan);
         let head = exec_head(&encode(&plan).expect("it fits")).expect("its head");
-        let Exec { id, container, process: Process { terminal, .. }, .. } = plan;
-        prop_assert_eq!(head, ExecHead { id, container, terminal });
+        let Exec { id, container, delegate, process: Process { terminal, .. }, .. } = plan;
+        prop_assert_eq!(head, ExecHead { id, container, delegate, terminal });
     }
 
     #[test]
@@ -311,7 +324,7 @@ fn promises_of_great_lengths_are_refused_without_allocating() {
     assert_eq!(decode::<ToShim>(&bytes), Err(DecodeError::Truncated));
     // An Exec whose args are said to be more than any list may have.
     let mut bytes = vec![2, 0, 2];
-    bytes.extend([0; 4 + 4 + 1]);
+    bytes.extend([0; 4 + 4 + 1 + 1]);
     bytes.extend(70_000_u32.to_le_bytes());
     assert_eq!(decode::<Exec>(&bytes), Err(DecodeError::TooMany));
 }
@@ -336,7 +349,7 @@ fn what_is_too_large_is_not_sent() {
     assert_eq!(encode(&ToShim { number: 1, request }), Err(EncodeError::TooLarge { limit: MAX_MESSAGE }));
     let process = Process { args: vec![String::new(); MAX_ITEMS + 1], ..Process::default() };
     assert_eq!(
-        encode(&Exec { id: String::new(), container: String::new(), process, user: None }),
+        encode(&Exec { id: String::new(), container: String::new(), delegate: None, process, user: None }),
         Err(EncodeError::TooMany)
     );
     assert_eq!(decode::<Exit>(&[0; 300]), Err(DecodeError::TooLarge { limit: 256 }));

@@ -1,7 +1,7 @@
 //! How each type lies in a frame.
 
 use crate::container::{
-    Capabilities, Container, ContainerHead, Device, DeviceKind, Exec, ExecHead, IdRange, Mount, MountSource,
+    Capabilities, Container, ContainerHead, Delegate, Device, DeviceKind, Exec, ExecHead, IdRange, Mount, MountSource,
     NewNamespaces, PidFrom, Process, Rlimit, Rootfs, Stdin,
 };
 use crate::message::{Event, Exit, Failure, FromShim, Held, Reply, Request, Stage, Target, ToShim};
@@ -257,10 +257,12 @@ structure!(Container {
     sysctls,
     masked_paths,
     readonly_paths,
+    delegate,
 });
-structure!(Exec { id, container, process, user });
+structure!(Delegate { folder, commands, pid_file, console });
+structure!(Exec { id, container, delegate, process, user });
 structure!(ContainerHead { id, namespaces, pid_from, user, log_path, stdin, terminal });
-structure!(ExecHead { id, container, terminal });
+structure!(ExecHead { id, container, delegate, terminal });
 
 structure!(ToShim { number, request });
 variants!(FromShim { 0 => Reply { number, reply }, 1 => Event { event } });
@@ -286,7 +288,7 @@ variants!(Reply {
 structure!(Failure { stage, errno, message });
 variants!(Stage {
     0 => Protocol, 1 => UnknownTarget, 2 => AlreadyExists, 3 => Cgroup, 4 => Namespace, 5 => Rootfs, 6 => Mount, 7 => Device, 8 => Sysctl,
-    9 => Paths, 10 => Log, 11 => Rlimit, 12 => User, 13 => Capabilities, 14 => Seccomp, 15 => Cwd, 16 => Execve, 17 => Fork,
+    9 => Paths, 10 => Log, 11 => Rlimit, 12 => User, 13 => Capabilities, 14 => Seccomp, 15 => Cwd, 16 => Execve, 17 => Fork, 18 => Delegate,
 });
 variants!(Event { 0 => ContainerExited { container, exit }, 1 => ExecExited { exec, exit } });
 structure!(Exit { pid, code, signal, started_at, finished_at });

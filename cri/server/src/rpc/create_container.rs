@@ -16,6 +16,7 @@ use tonic::Status;
 
 use super::{invalid, required};
 use crate::container::Container;
+use crate::handlers::bundle;
 use crate::host_files;
 use crate::images::store_status;
 use crate::places::text;
@@ -114,8 +115,11 @@ fn make(
         running: &running,
         plan: &sandbox.plan,
     };
-    let (spec, plan) =
+    let (mut spec, mut plan) =
         compile::container(&runtime.facts, &outer, &applied.config, &view, &paths).map_err(|error| invalid(&error))?;
+    if let Some(other) = &sandbox.runtime {
+        bundle::delegate(runtime, other, sandbox, &mut spec, &mut plan)?;
+    }
     volume_images::check(&config, &paths.host.images)?;
     volume_images::note(&mut config, &paths.host.images);
     let security = applied.config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default();
@@ -135,7 +139,7 @@ fn make(
         devices: rules::of(&spec),
         config: Encoded(config),
     };
-    write(runtime, &record, &spec, &plan)
+    write(runtime, sandbox, &record, &spec, &plan)
         .map_err(|error| Status::internal(format!("the container's record: {error}")))?;
     Ok(record)
 }
@@ -187,10 +191,14 @@ fn paths(
 /// The plan where a reboot takes it, then the record, which makes the container.
 fn write(
     runtime: &Runtime,
+    sandbox: &Sandbox,
     record: &ContainerRecord,
     spec: &Spec,
     plan: &berth_plan::container::Container,
 ) -> std::io::Result<()> {
+    if let Some(other) = &sandbox.runtime {
+        bundle::write(runtime, other, &sandbox.id, &record.id, spec)?;
+    }
     record::write_volatile(&runtime.places.container_spec(&record.id), &serde_json::to_vec(spec)?)?;
     let frame = codec::encode(plan).map_err(std::io::Error::other)?;
     record::write_volatile(&runtime.places.plan(&record.sandbox, &record.id), &frame)?;

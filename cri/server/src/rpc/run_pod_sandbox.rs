@@ -30,14 +30,17 @@ pub(crate) async fn call(
     runtime: &Arc<Runtime>,
     request: RunPodSandboxRequest,
 ) -> Result<RunPodSandboxResponse, Status> {
-    if !request.runtime_handler.is_empty() {
-        return Err(Status::invalid_argument(format!(
-            "no runtime for {:?} is configured; leave the RuntimeClass's handler empty",
-            request.runtime_handler
-        )));
-    }
+    let other = runtime.handlers.choose(&request.runtime_handler)?;
     let config = required(request.config, "config")?;
     let mut plan = compile::sandbox(&config).map_err(|error| invalid(&error))?;
+    if let Some(other) = &other
+        && plan.user.is_some()
+    {
+        return Err(Status::failed_precondition(format!(
+            "handler {:?} can't give pods user namespaces (hostUsers: false)",
+            other.handler
+        )));
+    }
     if plan.user.is_some() {
         let work = Arc::clone(runtime);
         let tried = blocking(move || work.user_namespaces.supported(&work.shim, &work.places.root).clone()).await?;
@@ -73,6 +76,7 @@ pub(crate) async fn call(
         phase: Phase::Creating,
         config: Encoded(config),
         handler: request.runtime_handler,
+        runtime: other,
         created_at: berth_sys::process::now(),
         plan,
         made_cgroups: missing.map_err(|error| Status::invalid_argument(format!("linux.cgroup_parent: {error}")))?,

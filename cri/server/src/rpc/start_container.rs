@@ -14,6 +14,7 @@ use super::invalid;
 use crate::cgroups::{self, Entry};
 use crate::container::Container;
 use crate::exits;
+use crate::handlers::bundle;
 use crate::runtime::Runtime;
 use crate::shim::{Shim, ShimError};
 use crate::tasks::blocking;
@@ -63,14 +64,18 @@ pub(crate) async fn call(
 async fn start(runtime: &Arc<Runtime>, container: &Arc<Container>, shim: &Arc<Shim>) -> Result<(i32, i64), Status> {
     let limits = resources::from_cri(&container.limits()).map_err(|error| invalid(&error))?;
     let (work, prepared) = (Arc::clone(runtime), Arc::clone(container));
-    let (plan, entry) = blocking(move || {
-        let (_, frame) = prepared.plan(&work.places).map_err(|error| Status::internal(format!("its plan: {error}")))?;
+    let (plan, entry, delegated) = blocking(move || {
+        let (plan, frame) =
+            prepared.plan(&work.places).map_err(|error| Status::internal(format!("its plan: {error}")))?;
+        let delegated = plan.delegate.is_some();
         let plan = berth_sys::memfd::sealed("container-plan", &frame)
             .map_err(|error| Status::internal(format!("its plan: {error}")))?;
         make_log_folder(&prepared.record.log_path)?;
         let entry = cgroups::make(&work, &prepared, &limits)
             .map_err(|error| Status::unknown(format!("unable to apply cgroup configuration: {error}")))?;
-        Ok::<_, Status>((plan, entry))
+        // Another runtime brings the container into its cgroups, and stays outside.
+        let entry = if delegated { Entry::default() } else { entry };
+        Ok::<_, Status>((plan, entry, delegated))
     })
     .await??;
     let Entry { handles, tasks } = &entry;
@@ -81,6 +86,7 @@ async fn start(runtime: &Arc<Runtime>, container: &Arc<Container>, shim: &Arc<Sh
     match shim.call(request, &descriptors).await {
         Ok(Reply::Started { pid, started_at }) => Ok((pid, started_at)),
         Ok(_) => Err(Status::internal("the sandbox's shim answers out of turn")),
+        Err(ShimError::Failed(failure)) if delegated => Err(explain_delegate(runtime, container, failure).await),
         Err(ShimError::Failed(failure)) => Err(explain(container, &failure)),
         Err(error) => Err(Status::unavailable(error.to_string())),
     }
@@ -94,6 +100,15 @@ fn make_log_folder(log: &str) -> Result<(), Status> {
         }),
         _ => Ok(()),
     }
+}
+
+/// With another runtime's own words.
+async fn explain_delegate(runtime: &Arc<Runtime>, container: &Arc<Container>, mut failure: Failure) -> Status {
+    let (work, failed) = (Arc::clone(runtime), Arc::clone(container));
+    if let Ok(Some(complaint)) = blocking(move || bundle::complaint(&work, &failed)).await {
+        failure.message = format!("{}: {complaint}", failure.message);
+    }
+    explain(container, &failure)
 }
 
 /// In the words that people know from other runtimes.
@@ -113,6 +128,7 @@ fn explain(container: &Container, failure: &Failure) -> Status {
         Stage::Capabilities => "unable to set capabilities",
         Stage::Seccomp => "unable to load the seccomp filter",
         Stage::Fork => "unable to create the process",
+        Stage::Delegate => "OCI runtime failed",
         Stage::Protocol | Stage::UnknownTarget | Stage::AlreadyExists => "the shim refused",
     };
     let text = format!("{what}: {}", failure.message);

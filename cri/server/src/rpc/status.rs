@@ -15,19 +15,29 @@ pub(crate) async fn call(runtime: &Arc<Runtime>, request: cri::StatusRequest) ->
     let work = Arc::clone(runtime);
     let looked = blocking(move || {
         let user_namespaces = work.user_namespaces.supported(&work.shim, &work.places.root).is_ok();
-        (work.network.ready(), user_namespaces)
+        (work.network.ready(), user_namespaces, work.handlers.features())
     });
-    let (network, user_namespaces) = looked.await?;
+    let (network, user_namespaces, handlers) = looked.await?;
     let network = match network {
         Ok(()) => condition("NetworkReady", None),
         Err(error) => condition("NetworkReady", Some(("NetworkPluginNotReady", error.to_string()))),
     };
-    let features =
-        cri::RuntimeHandlerFeatures { recursive_read_only_mounts: runtime.facts.recursive_read_only, user_namespaces };
+    let recursive = runtime.facts.recursive_read_only;
+    let handlers = handlers.into_iter().map(|(name, other)| {
+        let features = match other {
+            None => cri::RuntimeHandlerFeatures { recursive_read_only_mounts: recursive, user_namespaces },
+            // The kernel's part and the runtime's. User namespaces of pods are the built-in runtime's alone.
+            Some(other) => cri::RuntimeHandlerFeatures {
+                recursive_read_only_mounts: recursive && other.recursive_read_only,
+                user_namespaces: false,
+            },
+        };
+        cri::RuntimeHandler { name, features: Some(features) }
+    });
     Ok(cri::StatusResponse {
         status: Some(cri::RuntimeStatus { conditions: vec![condition("RuntimeReady", None), network] }),
         info: if request.verbose { info(runtime) } else { HashMap::new() },
-        runtime_handlers: vec![cri::RuntimeHandler { name: String::new(), features: Some(features) }],
+        runtime_handlers: handlers.collect(),
         features: Some(cri::RuntimeFeatures { supplemental_groups_policy: true, ..cri::RuntimeFeatures::default() }),
     })
 }

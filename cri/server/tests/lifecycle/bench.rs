@@ -1,13 +1,13 @@
 //! A runtime in temporary folders, with what the cases ask of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_cri::{Config, Service};
+use berth_cri::{Config, Handler, Handlers, Service};
 use berth_cri_proto::v1 as cri;
 use berth_cri_proto::v1::runtime_service_server::RuntimeService;
 use berth_image::import::Layout;
@@ -46,6 +46,7 @@ impl Bench {
             registry_config_dir: path("certs.d"),
             cgroup_parent,
             stream_address: Config::default().stream_address,
+            handlers: handlers(),
             images: berth_image::Options {
                 unpack: berth_image::unpack::Program {
                     path: std::env::current_exe().expect("our own path"),
@@ -97,7 +98,7 @@ impl Bench {
         let state = self.config.state.to_string_lossy().into_owned();
         let left: Vec<&str> = mounts.lines().filter(|line| line.contains(&state)).collect();
         assert!(left.is_empty(), "mounts are left: {left:?}");
-        for folder in ["state/sandboxes", "state/netns", "state/cni", "root/containers", "cni/results"] {
+        for folder in ["state/sandboxes", "state/netns", "state/oci", "state/cni", "root/containers", "cni/results"] {
             let left: Vec<_> =
                 fs::read_dir(self.path(folder)).into_iter().flatten().flatten().map(|e| e.path()).collect();
             assert!(left.is_empty(), "left in {folder}: {left:?}");
@@ -132,6 +133,13 @@ impl Bench {
         let pids = fs::read_dir("/proc").expect("proc").flatten();
         pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(ours).collect()
     }
+}
+
+/// Other runtimes than the built-in one: one that there is, one that fails and one that is missing.
+fn handlers() -> Handlers {
+    let handler = |name: &str, path: &str| (name.to_owned(), Handler { path: path.into(), args: Vec::new() });
+    let others = [handler("runc", "/usr/sbin/runc"), handler("fails", "/bin/false"), handler("missing", "/no/such")];
+    Handlers { others: BTreeMap::from(others), ..Handlers::default() }
 }
 
 impl Drop for Bench {
@@ -210,9 +218,14 @@ pub(crate) fn hello(name: &str) -> cri::ContainerConfig {
 }
 
 impl Client {
-    pub(crate) async fn run(&self, mut config: cri::PodSandboxConfig) -> Result<String, Status> {
+    pub(crate) async fn run(&self, config: cri::PodSandboxConfig) -> Result<String, Status> {
+        self.run_with("", config).await
+    }
+
+    /// With a runtime handler.
+    pub(crate) async fn run_with(&self, handler: &str, mut config: cri::PodSandboxConfig) -> Result<String, Status> {
         config.log_directory = self.logs.to_string_lossy().into_owned();
-        let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+        let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: handler.to_owned() };
         Ok(self.service.run_pod_sandbox(Request::new(request)).await?.into_inner().pod_sandbox_id)
     }
 

@@ -306,19 +306,27 @@ async fn a_second_runtime_is_refused(bench: Bench) {
     let _ = bench.open().await;
 }
 
-/// A pod's whole life, told to stop dead at each of its crash points in turn; the next life leaves nothing of it.
 async fn every_crash_ends_clean(bench: Bench) {
+    crash_everywhere(bench, "", |_| true).await;
+}
+
+/// A pod's whole life with a handler, told to stop dead at each of its crash points in turn that belongs to an effect
+/// that is `wanted`; the next life leaves nothing of it.
+pub(crate) async fn crash_everywhere(bench: Bench, handler: &str, wanted: fn(&str) -> bool) {
     // Once to the end, which also brings the image in: its crash points are the image store's own matter.
     let trace = bench.path("trace");
-    assert!(life(&bench, &[("BERTH_CRASH_TRACE", &trace.to_string_lossy())]), "a life without a crash");
+    assert!(life(&bench, handler, &[("BERTH_CRASH_TRACE", &trace.to_string_lossy())]), "a life without a crash");
     bench.assert_clean();
     let trace = std::fs::read_to_string(&trace).expect("a trace");
     let begin = trace.lines().position(|line| line.ends_with("sandbox-folder-create")).expect("the pod's beginning");
     let effects = trace.lines().count();
     assert!(effects - begin > 15, "{trace}");
     // An effect more or less than before is possible: steps run beside each other.
-    for point in 2 * begin + 1..=2 * effects {
-        life(&bench, &[("BERTH_CRASH_AT", &point.to_string())]);
+    let names: Vec<&str> = trace.lines().collect();
+    let points: Vec<usize> = (2 * begin + 1..=2 * effects).filter(|point| wanted(names[(point - 1) / 2])).collect();
+    assert!(!points.is_empty(), "{trace}");
+    for &point in &points {
+        life(&bench, handler, &[("BERTH_CRASH_AT", &point.to_string())]);
         let client = bench.open().await;
         let list = cri::ListPodSandboxRequest::default();
         let left = berth_cri_proto::v1::runtime_service_server::RuntimeService::list_pod_sandbox(
@@ -339,21 +347,26 @@ async fn every_crash_ends_clean(bench: Bench) {
         drop(client);
         bench.assert_clean();
     }
-    println!("visited {} crash points", 2 * (effects - begin));
+    println!("visited {} crash points", points.len());
 }
 
 /// Runs [`live`] in a process of its own: whether it came to its end.
-fn life(bench: &Bench, environment: &[(&str, &str)]) -> bool {
+fn life(bench: &Bench, handler: &str, environment: &[(&str, &str)]) -> bool {
     let exe = std::env::current_exe().expect("our own path");
     let mut command = std::process::Command::new(exe);
-    command.arg("life").arg(bench.folder()).arg(&bench.config.cgroup_parent).envs(environment.iter().copied());
+    command
+        .arg("life")
+        .arg(bench.folder())
+        .arg(&bench.config.cgroup_parent)
+        .arg(handler)
+        .envs(environment.iter().copied());
     command.stderr(std::process::Stdio::null()).status().expect("ourselves").success()
 }
 
 /// What a crash interrupts.
-pub(crate) async fn live(bench: Bench) {
+pub(crate) async fn live(bench: Bench, handler: &str) {
     let client = bench.open().await;
-    let sandbox = client.run(pod("mortal")).await.expect("a sandbox");
+    let sandbox = client.run_with(handler, pod("mortal")).await.expect("a sandbox");
     let container = client.create(&sandbox, script("c", "sleep 1000")).await.expect("created");
     client.start(&container).await.expect("started");
     client.stop(&container, 0).await.expect("stopped");

@@ -35,12 +35,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What a client types: bytes, then nothing (the end of its input) or an error (it is gone).
 type Keys = mpsc::UnboundedSender<io::Result<Cursor<Vec<u8>>>>;
 
-fn keyboard() -> (Keys, Reader) {
+pub(crate) fn keyboard() -> (Keys, Reader) {
     let (keys, receiver) = mpsc::unbounded_channel();
     (keys, Box::pin(StreamReader::new(UnboundedReceiverStream::new(receiver))))
 }
 
-fn type_in(keys: &Keys, text: &str) {
+pub(crate) fn type_in(keys: &Keys, text: &str) {
     keys.send(Ok(Cursor::new(text.into()))).expect("somebody reads");
 }
 
@@ -48,18 +48,18 @@ fn leave(keys: &Keys) {
     keys.send(Err(io::ErrorKind::ConnectionAborted.into())).expect("somebody reads");
 }
 
-fn screen() -> (DuplexStream, Writer) {
+pub(crate) fn screen() -> (DuplexStream, Writer) {
     let (ours, theirs) = tokio::io::duplex(1 << 10);
     (ours, Box::pin(theirs))
 }
 
-async fn rest(mut screen: DuplexStream) -> String {
+pub(crate) async fn rest(mut screen: DuplexStream) -> String {
     let mut text = Vec::new();
     screen.read_to_end(&mut text).await.expect("read");
     String::from_utf8_lossy(&text).into_owned()
 }
 
-async fn shown_until(screen: &mut DuplexStream, end: &str) -> String {
+pub(crate) async fn shown_until(screen: &mut DuplexStream, end: &str) -> String {
     let mut text = Vec::new();
     let read = async {
         while !text.ends_with(end.as_bytes()) {
@@ -76,7 +76,7 @@ fn silent() -> Streams {
     Streams { stdin: None, stdout: None, stderr: None, resize: None }
 }
 
-fn command(container: &str, text: &str, tty: bool) -> ExecRequest {
+pub(crate) fn command(container: &str, text: &str, tty: bool) -> ExecRequest {
     ExecRequest {
         container: container.to_owned(),
         command: ["/bin/sh", "-c", text].map(str::to_owned).to_vec(),

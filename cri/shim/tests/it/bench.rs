@@ -36,6 +36,7 @@ fn a_shim_with_its_logger_stays_small() {
         let mut exec = Exec {
             id: format!("e{n}"),
             container: "c1".to_owned(),
+            delegate: None,
             user: None,
             process: crate::place::process(&["/usr/bin/true"]),
         };
@@ -71,6 +72,7 @@ fn starts_and_execs_take() {
         let exec = Exec {
             id: format!("e{n}"),
             container: "held".to_owned(),
+            delegate: None,
             user: None,
             process: crate::place::process(&["/usr/bin/true"]),
         };

@@ -10,7 +10,7 @@ use crate::place::{Place, name_of, process};
 
 pub(crate) fn plan(id: &str, container: &str, script: &str) -> Exec {
     let process = process(&["/bin/sh", "-c", script]);
-    Exec { id: id.to_owned(), container: container.to_owned(), user: None, process }
+    Exec { id: id.to_owned(), container: container.to_owned(), delegate: None, user: None, process }
 }
 
 fn null() -> OwnedFd {

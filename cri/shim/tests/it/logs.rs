@@ -138,6 +138,7 @@ fn a_stalled_log_stalls_neither_exits_nor_other_requests() {
     let exec = Exec {
         id: "e1".to_owned(),
         container: "c1".to_owned(),
+        delegate: None,
         user: None,
         process: process(&["/bin/sh", "-c", "exit 4"]),
     };

@@ -126,6 +126,7 @@ impl Place {
             process: process(&["/bin/sh", "-c", script]),
             log_path: text(self.folder.join(format!("{name}.log"))),
             stdin: Stdin::None,
+            delegate: None,
         }
     }
 

@@ -28,6 +28,7 @@ fn exec(id: &str, script: &str) -> Exec {
     let mut plan = Exec {
         id: id.to_owned(),
         container: "c1".to_owned(),
+        delegate: None,
         user: None,
         process: process(&["/bin/sh", "-c", script]),
     };
