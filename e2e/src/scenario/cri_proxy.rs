@@ -87,7 +87,7 @@ pub fn play(options: Options) -> Result<()> {
 
 async fn tell(scene: &Scene, options: Options, seed: u64) -> Result<()> {
     let cri = Cri::start(&paths::berth("berth"), &scene.dir)?;
-    warm_up(scene, &cri).await?;
+    Box::pin(warm_up(scene, &cri)).await?;
     let folders = cri::folders(&scene.dir);
     let before = Picture::take(&folders)?;
 

@@ -86,7 +86,7 @@ impl Kubelet {
             if pod.deleted_after.is_some_and(|after| after == steps) {
                 pod.goal = Goal::Gone;
             }
-            match self.step(&mut caller, &mut pod).await {
+            match Box::pin(self.step(&mut caller, &mut pod)).await {
                 Ok(Step::Nothing) => {
                     self.pods.change(|pods| pods.remove(&pod.uid));
                     return Ok(());
@@ -122,7 +122,7 @@ impl Kubelet {
             }
             Step::Finished => pod.goal = Goal::Gone,
             Step::RunSandbox { attempt } => self.run_sandbox(caller, pod, *attempt).await?,
-            Step::Begin { sandbox, attempt } => self.begin(caller, pod, sandbox, *attempt).await?,
+            Step::Begin { sandbox, attempt } => Box::pin(self.begin(caller, pod, sandbox, *attempt)).await?,
             step => end(caller, step, pod.grace).await?,
         }
         Ok(step)
@@ -160,7 +160,7 @@ impl Kubelet {
             config: Some(config::container(&outer, &self.image, attempt, &["sh", "-c", pod.script])),
             sandbox_config: Some(outer),
         };
-        let container_id = caller.create_container(request).await?.container_id;
+        let container_id = Box::pin(caller.create_container(request)).await?.container_id;
         caller.start_container(cri::StartContainerRequest { container_id }).await.map(drop)
     }
 

@@ -28,7 +28,7 @@ pub(super) async fn tell(mut caller: Caller, image: &str, logs: &str, number: us
         config: Some(config::container(&pod, image, 0, &["sh", "-c", config::UNTIL_TERM])),
         sandbox_config: Some(pod.clone()),
     };
-    let container = caller.create_container(create).await.context("CreateContainer")?.container_id;
+    let container = Box::pin(caller.create_container(create)).await.context("CreateContainer")?.container_id;
     let start = cri::StartContainerRequest { container_id: container.clone() };
     caller.start_container(start).await.context("StartContainer")?;
     // More than fits, on both streams.

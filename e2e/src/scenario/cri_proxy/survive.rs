@@ -66,7 +66,7 @@ pub(super) async fn tell(
         )
         .await?;
     let container = seen.containers[0].id.clone();
-    let again = story.eyes.create_container(create).await.context("CreateContainer again")?.container_id;
+    let again = Box::pin(story.eyes.create_container(create)).await.context("CreateContainer again")?.container_id;
     ensure!(again == container, "CreateContainer again made {again} beside {container}");
 
     let start = cri::StartContainerRequest { container_id: container.clone() };
