@@ -296,7 +296,7 @@ proptest! {
     fn no_bytes_make_it_panic(mut bytes in vec(any::<u8>(), 0..600), good in container(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
         for kind in 0..8 {
             if bytes.len() > 3 {
-                bytes[..3].copy_from_slice(&[2, 0, kind]);
+                bytes[..3].copy_from_slice(&[1, 0, kind]);
             }
             let _ = decode::<Container>(&bytes);
             let _ = decode::<Exec>(&bytes);
@@ -317,13 +317,13 @@ proptest! {
 #[test]
 fn promises_of_great_lengths_are_refused_without_allocating() {
     // A ToShim with a Sandbox whose hostname is said to have 4 GiB.
-    let mut bytes = vec![2, 0, 3];
+    let mut bytes = vec![1, 0, 3];
     bytes.extend(7_u64.to_le_bytes());
     bytes.extend([1, 1, 1, 1, 1, 1, 0]);
     bytes.extend(u32::MAX.to_le_bytes());
     assert_eq!(decode::<ToShim>(&bytes), Err(DecodeError::Truncated));
     // An Exec whose args are said to be more than any list may have.
-    let mut bytes = vec![2, 0, 2];
+    let mut bytes = vec![1, 0, 2];
     bytes.extend([0; 4 + 4 + 1 + 1]);
     bytes.extend(70_000_u32.to_le_bytes());
     assert_eq!(decode::<Exec>(&bytes), Err(DecodeError::TooMany));

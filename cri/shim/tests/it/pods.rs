@@ -203,6 +203,7 @@ fn commands_run_inside_the_user_namespace() {
     let first = place.start(&plan).expect("start");
     wait_for(|| name_of(first) == "sleep");
     assert_eq!(fs::metadata(format!("/proc/{first}")).expect("it runs").uid(), 100_000);
+    wait_for(|| name_of(init_of(&place)) == "berth-init");
     let mut exec = exec_plan(
         "e1",
         "c1",
