@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_cgroup::CgroupError;
 use berth_cri_core::compile;
 use berth_plan::codec;
 use berth_plan::message::{Exit, Reply, Request, Stage, Target};
@@ -169,7 +170,13 @@ impl Prepared {
             }
         };
         let entry = match delegated {
-            None => cgroups::of(runtime, container).map_err(|error| internal(&error))?,
+            None => cgroups::of(runtime, container).map_err(|error| match error {
+                // The container has ended, and nobody has heard of it yet.
+                CgroupError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                    Status::failed_precondition(format!("failed to exec in container {:?}: it has ended", container.id))
+                }
+                error => internal(&error),
+            })?,
             // Another runtime brings the process into the container's cgroups.
             Some(_) => Entry::default(),
         };
