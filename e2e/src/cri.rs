@@ -30,18 +30,12 @@ pub(crate) struct Cri {
 impl Cri {
     /// Starts the program on `dir`, which may be that of an earlier one.
     pub(crate) fn start(program: &Path, dir: &Path) -> Result<Self> {
-        Self::start_with(program, dir, &[])
-    }
-
-    /// The same with something in its environment.
-    pub(crate) fn start_with(program: &Path, dir: &Path, environment: &[(&str, &str)]) -> Result<Self> {
         let conf = dir.join("net.d");
         fs::create_dir_all(&conf)?;
         fs::write(conf.join("10-berth.conflist"), cni::network("berth-e2e0", "10.89.0.0/16"))?;
         let socket = dir.join("cri.sock");
         let mut command = Command::new(program);
         command
-            .envs(environment.iter().copied())
             .arg("cri")
             .arg("--listen")
             .arg(format!("unix://{}", socket.display()))

@@ -27,7 +27,12 @@ use clap::{CommandFactory, Parser};
 use crate::cli::{Agent, Cli, Command};
 use crate::kubelet::{Asked, Own};
 
+/// Pools of the allocator: two let threads seldom wait for each other, and what is held at rest stays near what is used.
+const POOLS: u8 = 2;
+
 fn main() -> ExitCode {
+    // Before the first thread. Without the limit the program only holds more.
+    let _ = berth_sys::allocator::limit_pools(POOLS);
     let cli = match command_line() {
         Ok(cli) => cli,
         Err(code) => return code,

@@ -10,8 +10,10 @@
 //! - [`fork`]: a child of a single-threaded process, with namespaces, cgroup and descriptors as asked
 //! - [`pidfd`], [`namespace`], [`userns`], [`signal`], [`process`]: processes and what they are in
 //! - [`caps`], [`credentials`], [`rlimit`], [`seccomp`], [`bpf`]: what a process may do
+//! - [`allocator`]: limits of the C library's
 //! - [`memfd`], [`seqpacket`], [`terminal`], [`event`], [`fd`]: descriptors and waiting
 
+pub mod allocator;
 pub mod bpf;
 pub mod caps;
 pub mod credentials;

@@ -38,9 +38,6 @@ const FIRST_LONG: usize = 9000;
 /// What may be held more at the end than after the warm-up: by `berth cri`, and by each shim or its log writer.
 const RUNTIME: Usage = Usage { descriptors: 0, threads: 0, anonymous: 3072, private: 0 };
 const SHIM: Usage = Usage { descriptors: 0, threads: 0, anonymous: 48, private: 0 };
-/// glibc's allocator gives threads up to 8 pools a processor, each of which keeps what its threads once had at most: that
-/// grows for hours where nothing is lost. With one pool, what is lost shows.
-const ONE_POOL: [(&str, &str); 1] = [("MALLOC_ARENA_MAX", "1")];
 /// How long what is idle may take to be given back: threads for blocking work wait 10 s for more.
 const SETTLE: Duration = Duration::from_secs(40);
 
@@ -87,7 +84,7 @@ pub fn play(times: usize) -> Result<()> {
 }
 
 async fn tell(dir: &Path, image: &str, times: usize) -> Result<()> {
-    let cri = Cri::start_with(&paths::berth("berth"), dir, &ONE_POOL)?;
+    let cri = Cri::start(&paths::berth("berth"), dir)?;
     let client = Client::connect(cri.socket(), image, &dir.join("logs")).await?;
     let mut scene = Scene { dir: dir.to_owned(), cri, client, start: Instant::now(), lived: 0 };
     scene.client.pull().await?;
