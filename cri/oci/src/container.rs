@@ -103,7 +103,11 @@ pub(crate) fn finish(
     masks::mask(&root, &host, &plan.masked_paths)?;
     masks::make_readonly(&root, &plan.readonly_paths)?;
     let cwd = &plan.process.cwd;
-    root.mkdir_all(cwd, Mode::from_raw_mode(0o755)).at(Stage::Cwd, || format!("make the working directory {cwd:?}"))?;
+    match root.mkdir_all(cwd, Mode::from_raw_mode(0o755)) {
+        // Where only the user may look, nothing can be made, and he enters it later.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
+        other => other.map(drop).at(Stage::Cwd, || format!("make the working directory {cwd:?}"))?,
+    }
     process::open_null_stdin(&root)?;
     if plan.readonly_rootfs {
         mount::set_attributes(root.as_fd(), mount::RDONLY, 0, false)

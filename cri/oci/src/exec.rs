@@ -4,9 +4,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use berth_plan::container::Exec;
 use berth_plan::message::{Failure, Stage};
+use berth_sys::credentials;
 use berth_sys::namespace::{self, Namespaces};
 use berth_sys::path::Root;
-use berth_sys::{credentials, process as sys};
 
 use crate::failure::At;
 use crate::host::{self, Host};
@@ -34,7 +34,7 @@ fn join(
     let plan: Exec = container::read_plan(&memory)?;
     drop(memory);
     // The session's number is the process's: signals for all of an exec find its members by it.
-    sys::new_session().at(Stage::Fork, || "make a session".to_owned())?;
+    container::lead_session()?;
     host::join_cgroups(cgroups)?;
     // The last look at the host's procfs: afterwards /proc is the container's.
     Host::open()?.set_oom_score(plan.process.oom_score_adj.unwrap_or(0))?;
@@ -49,6 +49,10 @@ fn join(
         .and(Namespaces::NET);
     namespace::enter(target.as_fd(), all).at(Stage::Namespace, || "enter the container's namespaces".to_owned())?;
     drop(target);
+    if plan.user.is_some() {
+        // Else what it makes, as the terminal's peer, would belong to nobody inside.
+        credentials::become_user(0, 0, &[]).at(Stage::User, || "become user 0 of the user namespace".to_owned())?;
+    }
     if plan.process.terminal {
         // The mount namespace brought its root along.
         let root = Root::open("/").at(Stage::Device, || "open the container's root".to_owned())?;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use berth_plan::message::{Failure, Stage};
-use berth_sys::mount::{self, Tree};
+use berth_sys::mount::{self, FsContext, Tree};
 use berth_sys::namespace::{self, Namespaces};
 use berth_sys::path::Root;
 use berth_sys::{Mode, OFlags, fd};
@@ -14,20 +14,21 @@ use crate::rootfs;
 
 /// A detached mount of an image's files. `sub_path` is resolved inside the image, links included.
 ///
-/// Something is mounted on the topmost layer for a moment, so the mount namespace must be the caller's own, and detached
-/// from others.
+/// Always an overlay, which can't be made writable again: a bind of a single layer could be, by whoever may mount inside,
+/// and with it the layer of all other containers.
+///
+/// Something is mounted on the topmost layer and on /sys for a moment, so the mount namespace must be the caller's own,
+/// and detached from others.
 pub(crate) fn tree(layers: &[String], sub_path: &str, shown: &mut Layers<'_>) -> Result<Tree, Failure> {
     let Some(top) = layers.first() else {
         return Err(refused(Stage::Mount, "the image of a volume has no layers"));
     };
+    for layer in layers {
+        shown.show(layer)?;
+    }
     let whole = match layers {
-        [only] => shown.folder(only)?,
-        several => {
-            for layer in several {
-                shown.show(layer)?;
-            }
-            rootfs::overlay_tree(several, None, Path::new(top))?
-        }
+        [only] => with_nothing(only)?,
+        several => rootfs::overlay_tree(several, None, Path::new(top))?,
     };
     if sub_path.is_empty() {
         return Ok(whole);
@@ -40,6 +41,18 @@ pub(crate) fn tree(layers: &[String], sub_path: &str, shown: &mut Layers<'_>) ->
     let part = inside.and_then(|inside| Tree::copy(&inside, false)).at(Stage::Mount, act);
     whole.detach().at(Stage::Mount, act)?;
     part
+}
+
+/// An overlay without a writable layer needs two: this one and an empty one.
+fn with_nothing(layer: &String) -> Result<Tree, Failure> {
+    const PLACE: &str = "/sys";
+    let act = || "mount an empty layer".to_owned();
+    let place = fd::open(PLACE, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).at(Stage::Mount, act)?;
+    let empty = FsContext::open("tmpfs").and_then(|context| context.mount(mount::RDONLY)).at(Stage::Mount, act)?;
+    empty.attach(&place).at(Stage::Mount, act)?;
+    let both = rootfs::overlay_tree(&[layer.clone(), PLACE.to_owned()], None, Path::new(layer));
+    empty.detach().at(Stage::Mount, act)?;
+    both
 }
 
 /// Whether an image has a path: as [`tree`] finds it, before anything is made of it. Blocks, on a thread of its own, and

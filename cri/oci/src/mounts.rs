@@ -73,7 +73,8 @@ fn filesystem(
 ) -> Result<(), Failure> {
     const EPERM: i32 = 1;
     let destination = &mount.destination;
-    let target = if matches!(kind, "proc" | "sysfs") {
+    // Devices are made in /dev afterwards, so it has to be the folder of that name, too.
+    let target = if matches!(kind, "proc" | "sysfs") || normal(destination) == "/dev" {
         ordinary_folder(root, destination, kind)?
     } else {
         folder(root, destination)?

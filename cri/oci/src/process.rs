@@ -16,13 +16,19 @@ use crate::{apparmor, launch, lookup};
 /// A new file's mode where the plan says nothing.
 const UMASK: u32 = 0o022;
 
+const EACCES: i32 = 13;
+
 /// Becomes the plan's process. Runs in the container's root; returns only what went wrong.
 pub(crate) fn execute(process: &Process, report: BorrowedFd<'_>) -> Result<Infallible, Failure> {
     let name = process.args.first().ok_or_else(|| refused(Stage::Execve, "no command was given"))?;
     let arguments = texts(&process.args, "an argument")?;
     let environment = texts(&process.env, "an environment variable")?;
 
-    enter_cwd(&process.cwd)?;
+    // A file system may let only the user in (NFS with root_squash, FUSE): then he tries below.
+    let is_there = match enter_cwd(&process.cwd) {
+        Err(failure) if failure.errno == EACCES => false,
+        other => other.map(|()| true)?,
+    };
     for limit in &process.rlimits {
         let name = rlimit::name(limit.resource);
         rlimit::set(limit.resource, limit.soft, limit.hard)
@@ -37,12 +43,16 @@ pub(crate) fn execute(process: &Process, report: BorrowedFd<'_>) -> Result<Infal
     caps::keep_over_setuid(true).at(Stage::Capabilities, || "keep the capabilities".to_owned())?;
     credentials::become_user(process.uid, process.gid, &process.groups)
         .at(Stage::User, || format!("become user {}:{}", process.uid, process.gid))?;
+    if !is_there {
+        enter_cwd(&process.cwd)?;
+    }
     let program = lookup::program(name, &process.env)?;
     apparmor::on_execute(&process.apparmor)?;
-    restrict(process, capabilities)?;
     // What is left open is close-on-exec already; this is for what nobody thought of.
     fd::cloexec_all().at(Stage::Execve, || "close descriptors".to_owned())?;
+    // A profile may forbid any of these calls to the program, so all of ours but execve come first.
     launch::tell_ready(report);
+    restrict(process, capabilities)?;
     let error = sys::execute(&program, &arguments, &environment);
     let message = format!("exec {}: {}", program.to_string_lossy(), describe(&error));
     Err(Failure { stage: Stage::Execve, errno: error.raw_os_error().unwrap_or(0), message })

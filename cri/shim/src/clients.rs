@@ -54,7 +54,8 @@ impl Shim {
         let Some(client) = self.clients.get(id) else { return };
         match seqpacket::recv_vec(client.socket.as_fd(), MAX_MESSAGE) {
             Ok((bytes, descriptors)) if !bytes.is_empty() => self.request(id, &bytes, descriptors),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::InvalidData) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // Its end, or a request that was lost in part and whose answer would be waited for: it connects again.
             _ => self.drop_client(id),
         }
     }

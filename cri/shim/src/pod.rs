@@ -3,6 +3,7 @@
 //! One fork serves both. It is born into the new namespaces, so that those belong to the user namespace; where the
 //! containers share a PID namespace it stays as its process 1, else it leaves once the namespaces are held by others.
 
+use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -11,7 +12,7 @@ use berth_plan::message::{Failure, Stage};
 use berth_sys::fork::{self, Birth, Child};
 use berth_sys::mount::{self, FsContext};
 use berth_sys::namespace::{self, Namespaces};
-use berth_sys::{Mode, OFlags, caps, credentials, fd, process, signal, userns};
+use berth_sys::{Mode, OFlags, caps, credentials, fd, process, seccomp, signal, userns};
 
 use crate::answer::{failed, refused};
 use crate::sandbox::Wanted;
@@ -87,7 +88,7 @@ impl Shim {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
         let written = self
             .open_in_folder(PID_FILE, flags, Mode::from_raw_mode(0o600))
-            .and_then(|file| std::fs::File::from(file).write_all(pid.as_bytes()));
+            .and_then(|file| fs::File::from(file).write_all(pid.as_bytes()));
         written.map_err(failed(Stage::Namespace, "write init.pid"))
     }
 
@@ -123,22 +124,30 @@ fn hold(descriptors: Vec<OwnedFd>) -> i32 {
 }
 
 /// Process 1: it reaps what is orphaned in its namespace, and nothing else. Whoever may look into it from a container
-/// finds an empty folder as its root, no capability and no descriptor that leads anywhere.
+/// finds an empty folder as its root, no capability, no descriptor that leads anywhere, and a process that can read that
+/// one pipe and leave: a tracer who makes it call anything else ends the pod.
 fn init(descriptors: Vec<OwnedFd>) -> i32 {
     let Some(life) = descriptors.first() else { return 1 };
     let mut word = [0];
     if !fd::read(life.as_fd(), &mut word).is_ok_and(|read| read == 1) {
         return 1;
     }
-    match confine(word == [IN_USER_NAMESPACE]) {
+    // Closing what that has opened would be one call too many afterwards.
+    match confine(word == [IN_USER_NAMESPACE]).and_then(|()| seccomp::be_strict()) {
         Err(error) => error.raw_os_error().unwrap_or(1),
-        Ok(()) => hold(descriptors),
+        Ok(()) => {
+            let _ = userns::wait_for_end(life.as_fd());
+            seccomp::leave(0)
+        }
     }
 }
 
 fn confine(in_user_namespace: bool) -> io::Result<()> {
     credentials::set_dumpable(false)?;
     process::new_session()?;
+    // Both may be forbidden: then it keeps what the shim has.
+    let _ = credentials::new_session_keyring();
+    let _ = fs::write("/proc/self/oom_score_adj", "0");
     process::set_name(c"berth-init")?;
     // Children of a process that ignores this signal leave no zombies.
     signal::ignore(signal::SIGCHLD)?;
@@ -153,7 +162,8 @@ fn confine(in_user_namespace: bool) -> io::Result<()> {
     empty.attach(fd::open("/proc", OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?)?;
     mount::pivot(empty.as_fd())?;
     caps::limit_bounding(0)?;
-    caps::set(0, 0, 0)
+    caps::set(0, 0, 0)?;
+    credentials::set_no_new_privileges()
 }
 
 /// As in [`berth_plan::message::Request::Sandbox`]: what needs [`Shim::make_pod`].

@@ -39,14 +39,15 @@ impl Shim {
                 return Err(refused(Stage::Protocol, "one descriptor is needed to join a network, and none otherwise"));
             }
         }
-        if pod::needed(wanted)? {
-            self.make_pod(wanted)?;
-        }
+        // Before process 1 is born, which has them as the containers have.
         if wanted.user.is_none() {
             let new = Namespaces::NONE.and_if(wanted.new_ipc, Namespaces::IPC).and_if(wanted.new_uts, Namespaces::UTS);
             if !new.is_none() {
                 namespace::unshare(new).map_err(failed(Stage::Namespace, "make namespaces"))?;
             }
+        }
+        if pod::needed(wanted)? {
+            self.make_pod(wanted)?;
         }
         if wanted.new_uts && !wanted.hostname.is_empty() {
             namespace::set_hostname(&wanted.hostname).map_err(failed(Stage::Namespace, "set the host name"))?;

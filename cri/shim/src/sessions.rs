@@ -3,7 +3,11 @@
 use std::fs;
 use std::io;
 
+use berth_sys::pidfd::PidFd;
 use berth_sys::signal::{self, SIGKILL};
+
+/// It has ended.
+const ESRCH: i32 = 3;
 
 /// Rounds of looking for what was forked while the last round went on.
 const ROUNDS: u32 = 8;
@@ -18,7 +22,7 @@ pub(crate) fn signal_all(session: i32, number: i32) -> io::Result<()> {
         for pid in members(session)? {
             if pid != session {
                 found = true;
-                signal::send(pid, number)?;
+                send_member(pid, session, number)?;
             }
         }
         if !found {
@@ -26,6 +30,19 @@ pub(crate) fn signal_all(session: i32, number: i32) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Signals a process that is not our child: it may have ended, and its number be a stranger's by now.
+fn send_member(pid: i32, session: i32, number: i32) -> io::Result<()> {
+    let Ok(process) = PidFd::open(pid) else { return Ok(()) };
+    // What this says is true of the handle's process as long as that lives, and the handle reaches no other one.
+    match fs::read(format!("/proc/{pid}/stat")) {
+        Ok(stat) if lives_in(&stat, session) => match process.send_signal(number) {
+            Err(error) if error.raw_os_error() == Some(ESRCH) => Ok(()),
+            other => other,
+        },
+        _ => Ok(()),
+    }
 }
 
 /// Living processes of a session, from the host's procfs.

@@ -36,7 +36,8 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     fd::close_inherited().map_err(at("close inherited descriptors"))?;
     execute_readonly().map_err(at("execute a read-only view of itself"))?;
     signal::reset_all();
-    for number in [signal::SIGTERM, signal::SIGINT, signal::SIGHUP] {
+    // Whoever started it may be gone before it hears that the shim is up.
+    for number in [signal::SIGTERM, signal::SIGINT, signal::SIGHUP, signal::SIGPIPE] {
         signal::ignore(number)?;
     }
     // Containers must not look into it, and their forks inherit this (CVE-2016-9962).
@@ -60,6 +61,8 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
 /// The steps that make a background process a shim; the socket comes last.
 fn prepare() -> io::Result<Shim> {
     process::new_session()?;
+    // What it forks inherits it otherwise, and with it the keys of whoever started the runtime. It may be forbidden.
+    let _ = credentials::new_session_keyring();
     process::become_subreaper()?;
     // Refused without CAP_SYS_RESOURCE: then it stays what the runtime gave us.
     let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE);

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll};
 use rustix::io::Errno;
 
-/// An epoll instance whose members are known by a number of the caller's choosing; all are level-triggered and watched
-/// for reading (and, as epoll always does, for their end).
+/// An epoll instance whose members are known by a number of the caller's choosing; all are watched for reading (and, as
+/// epoll always does, for their end), and level-triggered unless [`Epoll::watch_changes`] says otherwise.
 #[derive(Debug)]
 pub struct Epoll {
     fd: OwnedFd,
@@ -29,6 +29,16 @@ impl Epoll {
     /// What epoll_ctl(2) answers.
     pub fn add(&self, fd: impl AsFd, key: u64) -> io::Result<()> {
         Ok(epoll::add(&self.fd, fd, epoll::EventData::new_u64(key), epoll::EventFlags::IN)?)
+    }
+
+    /// Tells of a watched `fd` only when something about it changes from now on (`on`), or whenever it is ready. What it
+    /// is at the moment counts as a change.
+    ///
+    /// # Errors
+    /// What epoll_ctl(2) answers.
+    pub fn watch_changes(&self, fd: impl AsFd, key: u64, on: bool) -> io::Result<()> {
+        let edges = if on { epoll::EventFlags::ET } else { epoll::EventFlags::empty() };
+        Ok(epoll::modify(&self.fd, fd, epoll::EventData::new_u64(key), epoll::EventFlags::IN | edges)?)
     }
 
     /// Watches `fd` no longer. Call it before closing a descriptor that has duplicates elsewhere: epoll would go on.

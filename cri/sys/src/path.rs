@@ -272,6 +272,10 @@ impl Facts {
         self.kind == FileType::BlockDevice && self.major == major && self.minor == minor
     }
 
+    pub fn is_file(&self) -> bool {
+        self.kind == FileType::RegularFile
+    }
+
     pub fn is_fifo(&self) -> bool {
         self.kind == FileType::Fifo
     }
@@ -314,10 +318,11 @@ pub fn is_readonly(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(rustix::fs::fstatvfs(fd)?.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
-/// A device node `name` in `folder`, with exactly `mode` and owner (the umask does not apply).
+/// A device node `name` in `folder`, with `mode` less the umask, which the caller has cleared. Nothing is done by the name
+/// again that would follow a link: somebody else may have put one there by then.
 ///
 /// # Errors
-/// What mknodat(2), fchmodat(2) and fchownat(2) answer; `PermissionDenied` where nodes can't be made.
+/// What mknodat(2) and fchownat(2) answer; `PermissionDenied` where nodes can't be made.
 #[allow(clippy::too_many_arguments)]
 pub fn make_device(
     folder: BorrowedFd<'_>,
@@ -331,14 +336,13 @@ pub fn make_device(
 ) -> io::Result<()> {
     let kind = if character { FileType::CharacterDevice } else { FileType::BlockDevice };
     rustix::fs::mknodat(folder, name, kind, mode, rustix::fs::makedev(major, minor))?;
-    rustix::fs::chownat(
+    Ok(rustix::fs::chownat(
         folder,
         name,
         Some(rustix::fs::Uid::from_raw(uid)),
         Some(rustix::fs::Gid::from_raw(gid)),
         AtFlags::SYMLINK_NOFOLLOW,
-    )?;
-    Ok(rustix::fs::chmodat(folder, name, mode, AtFlags::empty())?)
+    )?)
 }
 
 /// Gives what a handle (`O_PATH` too) stands for to a user and a group (fchownat(2) with `AT_EMPTY_PATH`).

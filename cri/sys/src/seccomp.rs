@@ -31,6 +31,28 @@ pub fn install(bpf: &[u8]) -> io::Result<()> {
     crate::outcome(answer).map(drop)
 }
 
+/// Strict mode, for good: from here on the thread may read(2), write(2), return from signals and leave by [`leave`]; any
+/// other call is its death.
+///
+/// # Errors
+/// `EINVAL` on a kernel without it.
+pub fn be_strict() -> io::Result<()> {
+    let nothing = std::ptr::null::<libc::c_void>();
+    // SAFETY: strict mode takes no argument, and touches no memory of ours.
+    let answer = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_STRICT, 0, nothing) };
+    crate::outcome(answer).map(drop)
+}
+
+/// Ends the calling thread, a process's only one, by the one call that strict mode leaves for it: exit(2), where the C
+/// library would use exit_group(2). Nothing is flushed and no handler runs.
+pub fn leave(status: i32) -> ! {
+    loop {
+        // SAFETY: exit(2) takes an integer. It ends this thread, so no reference of its own is used afterwards; the
+        // caller has no other threads.
+        unsafe { libc::syscall(libc::SYS_exit, status) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

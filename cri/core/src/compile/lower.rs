@@ -181,6 +181,19 @@ fn access_time(word: &str) -> Option<u64> {
     })
 }
 
+/// A path without `.`, `..` and double slashes, so that each place has one name.
+fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
 fn lower_mount(facts: &HostFacts, index: usize, mount: &oci::Mount) -> Result<plan::Mount, ConfigError> {
     let field = || format!("mounts[{index}].options");
     let words = mount.options().as_deref().unwrap_or_default();
@@ -188,7 +201,7 @@ fn lower_mount(facts: &HostFacts, index: usize, mount: &oci::Mount) -> Result<pl
     let bind = kind == "bind" || words.iter().any(|word| word == "bind" || word == "rbind");
     let mut lowered = plan::Mount {
         source: plan::MountSource::Bind { path: String::new(), recursive: false },
-        destination: text(mount.destination()),
+        destination: clean(&text(mount.destination())),
         attr_set: 0,
         attr_clear: 0,
         recursive_attr: false,

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use berth_sys::event::Epoll;
-use berth_sys::{Mode, OFlags, fd, process, seqpacket, signal};
+use berth_sys::{Mode, OFlags, fd, path, process, seqpacket, signal};
 
 use super::lines::{self, Lines};
 use super::orders::{self, Done, Order};
@@ -18,6 +18,8 @@ const READ: usize = 16 << 10;
 const DRAIN: usize = 1 << 20;
 /// The longest order: its head and a path.
 const MAX_ORDER: usize = 5 + 4096;
+/// What a terminal's master answers while nobody holds the terminal.
+const EIO: i32 = 5;
 const NAMES: [&str; 2] = ["stdout", "stderr"];
 
 struct Log {
@@ -30,8 +32,11 @@ struct Log {
 }
 
 struct Stream {
+    /// A pipe's end or a terminal's master.
     pipe: OwnedFd,
     lines: Lines,
+    /// Nobody inside holds the terminal at the moment.
+    hung_up: bool,
 }
 
 struct Child {
@@ -73,7 +78,7 @@ fn serve(descriptors: Vec<OwnedFd>) -> io::Result<()> {
         child.epoll.wait(&mut ready, -1)?;
         for &key in &ready {
             if key == 0 {
-                child.obey();
+                child.obey()?;
             } else if sinks::is_key(key) {
                 for log in &mut child.logs {
                     log.sinks.hung_up(&child.epoll, key);
@@ -92,18 +97,34 @@ fn key(id: u32, stream: usize) -> u64 {
 }
 
 impl Child {
-    fn obey(&mut self) {
-        let Some(socket) = &self.orders else { return };
+    fn obey(&mut self) -> io::Result<()> {
+        let Some(socket) = &self.orders else { return Ok(()) };
         match seqpacket::recv_vec(socket.as_fd(), MAX_ORDER) {
             Ok((bytes, descriptors)) if !bytes.is_empty() => {
-                let Some((order, id, path)) = orders::decode(&bytes) else { return };
+                let Some((order, id, path)) = orders::decode(&bytes) else { return Ok(()) };
                 let outcome = self.carry_out(order, id, path, descriptors);
                 self.answer(order, id, outcome);
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::InvalidData) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            // An order that has lost descriptors on its way can't be carried out, and its answer would be waited for: the
+            // next logger is told everything anew.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error),
             _ => {
                 let _ = self.epoll.remove(socket);
                 self.orders = None;
+                self.end_hung_up();
+            }
+        }
+        Ok(())
+    }
+
+    /// Without a shim no container is left that could open its terminal again.
+    fn end_hung_up(&mut self) {
+        for at in 0..self.logs.len() {
+            for stream in 0..2 {
+                if self.logs[at].streams[stream].as_ref().is_some_and(|stream| stream.hung_up) {
+                    self.copy(at, stream);
+                }
             }
         }
     }
@@ -138,9 +159,15 @@ impl Child {
                 self.drain(at);
                 let mut log = self.logs.swap_remove(at);
                 log.sinks.close(&self.epoll);
-                for stream in log.streams.iter().flatten() {
-                    let _ = self.epoll.remove(&stream.pipe);
+                // Somebody may hold a pipe still: what stands in it without its newline is the last that is read.
+                let time = lines::time(process::now());
+                let mut rest = Vec::new();
+                for (stream, name) in log.streams.iter_mut().zip(NAMES) {
+                    let Some(Stream { pipe, lines, .. }) = stream else { continue };
+                    lines.end(name, &time, &mut rest);
+                    let _ = self.epoll.remove(&*pipe);
                 }
+                log.write(&rest);
                 Ok(())
             }
             (Order::Open, Some(_)) => Err(io::ErrorKind::AlreadyExists.into()),
@@ -164,7 +191,7 @@ impl Child {
         for (stream, pipe) in pipes.into_iter().take(2).enumerate() {
             fd::set_nonblocking(pipe.as_fd(), true)?;
             self.epoll.add(&pipe, key(log.id, stream))?;
-            log.streams[stream] = Some(Stream { pipe, lines: Lines::default() });
+            log.streams[stream] = Some(Stream { pipe, lines: Lines::default(), hung_up: false });
         }
         Ok(())
     }
@@ -194,15 +221,28 @@ impl Child {
     /// Reads once and writes what that completes.
     fn copy(&mut self, at: usize, stream: usize) -> Read {
         let log = &mut self.logs[at];
-        let Some(Stream { pipe, lines }) = &mut log.streams[stream] else { return Read::End };
+        let key = key(log.id, stream);
+        let Some(Stream { pipe, lines, hung_up }) = &mut log.streams[stream] else { return Read::End };
         let time = lines::time(process::now());
         let read = match fd::read(pipe.as_fd(), &mut self.buffer[..]) {
             Ok(0) => Read::End,
             Ok(length) => {
+                if std::mem::take(hung_up) {
+                    let _ = self.epoll.watch_changes(&*pipe, key, false);
+                }
                 lines.feed(&self.buffer[..length], NAMES[stream], &time, &mut self.out);
                 Read::Some(length)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Read::Nothing,
+            // A terminal that nobody holds may be opened again (systemd does); its master stays readable until then. The
+            // shim says when its container has ended, and without a shim there is none.
+            Err(error) if error.raw_os_error() == Some(EIO) && self.orders.is_some() => {
+                let was = std::mem::replace(hung_up, true);
+                match was || self.epoll.watch_changes(&*pipe, key, true).is_ok() {
+                    true => Read::Nothing,
+                    false => Read::End,
+                }
+            }
             Err(_) => Read::End,
         };
         if matches!(read, Read::End) {
@@ -249,6 +289,12 @@ impl Log {
 
 fn open_log(path: &[u8]) -> io::Result<File> {
     let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path));
-    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NOCTTY;
-    Ok(fd::open(path, flags, Mode::from_raw_mode(0o640))?.into())
+    // A FIFO without a reader would hold up the logs of the whole pod.
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let file = fd::open(path, flags, Mode::from_raw_mode(0o640))?;
+    if !path::facts(file.as_fd())?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    fd::set_nonblocking(file.as_fd(), false)?;
+    Ok(file.into())
 }

@@ -9,7 +9,7 @@ use berth_sys::pidfd::PidFd;
 use berth_sys::seqpacket;
 use berth_sys::signal::{SIGCONT, SIGSTOP};
 
-use crate::place::{Place, bind, children, name_of, process};
+use crate::place::{Place, bind, logger, process};
 
 /// A folder through which a test tells a container to go on.
 fn control(place: &Place) -> Mount {
@@ -50,7 +50,7 @@ fn an_exit_waits_for_the_logger() {
         fs::create_dir(&folder).expect("folder");
         plan.mounts.push(bind(folder.to_str().expect("text"), "/ctl", 0));
         place.start(&plan).expect("start");
-        let logger = children(place.shim).into_iter().find(|&pid| name_of(pid) == "berth-shim-log").expect("a logger");
+        let logger = logger(place.shim);
         let logger = PidFd::open(logger).expect("open");
         logger.send_signal(SIGSTOP).expect("stop");
         fs::write(folder.join("go"), "").expect("go");
@@ -110,7 +110,7 @@ fn a_killed_logger_is_replaced_and_the_container_goes_on() {
     plan.mounts.push(control(&place));
     place.start(&plan).expect("start");
     for _ in 0..2 {
-        let logger = children(place.shim).into_iter().find(|&pid| name_of(pid) == "berth-shim-log").expect("a logger");
+        let logger = logger(place.shim);
         let before = place.log("c1").len();
         let pidfd = PidFd::open(logger).expect("open");
         pidfd.kill().expect("kill");
@@ -127,12 +127,11 @@ fn a_killed_logger_is_replaced_and_the_container_goes_on() {
 #[test]
 fn a_stalled_log_stalls_neither_exits_nor_other_requests() {
     let mut place = Place::new();
-    // A FIFO that nobody reads takes one pipe's worth and then stalls its writer for good.
-    let fifo = place.folder.join("c1.log");
-    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
-    let _reader = fs::File::options().read(true).write(true).open(&fifo).expect("keep it open");
-    let plan = place.plan("c1", "head -c 1000000 /dev/zero | tr '\\0' '\\n'");
+    let plan = place.plan("c1", "while [ ! -e /go ]; do sleep 0.01; done; head -c 1000000 /dev/zero | tr '\\0' '\\n'");
     place.start(&plan).expect("start");
+    // As if the disk took nothing any more: one pipe's worth, and then the container waits for good.
+    PidFd::open(logger(place.shim)).and_then(|logger| logger.send_signal(SIGSTOP)).expect("stop");
+    fs::write(place.folder.join("c1/upper/go"), "").expect("go");
     // An exec comes and goes meanwhile, as a probe does.
     let null: OwnedFd = fs::File::options().read(true).write(true).open("/dev/null").expect("null").into();
     let exec = Exec {
@@ -151,4 +150,19 @@ fn a_stalled_log_stalls_neither_exits_nor_other_requests() {
         .expect("signal");
     assert_eq!(place.exit_of("c1").code, 137);
     assert!(place.folder.join("run/exits/c1").exists());
+}
+
+/// Whoever may write to the folder of logs could hold up a whole pod with it.
+#[test]
+fn a_log_that_is_no_file_is_refused() {
+    let mut place = Place::new();
+    let fifo = place.folder.join("c1.log");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    let plan = place.plan("c1", "true");
+    assert_eq!(place.start(&plan).expect_err("a FIFO without a reader").stage, Stage::Log);
+    let _reader = fs::File::options().read(true).write(true).open(&fifo).expect("a reader");
+    let failure = place.start(&plan).expect_err("a FIFO");
+    assert_eq!(failure.stage, Stage::Log, "{}", failure.message);
+    let plan = place.plan("c2", "echo after");
+    assert_eq!(place.output(&plan), "after\n");
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use berth_plan::codec;
 use berth_plan::container::*;
@@ -321,9 +322,16 @@ pub(crate) fn descriptors(pid: i32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("fd").count()
 }
 
-/// The shim's log writer.
+/// The shim's log writer, which takes its name a moment after the sandbox is made.
 pub(crate) fn logger(shim: i32) -> i32 {
-    children(shim).into_iter().find(|&pid| name_of(pid) == "berth-shim-log").expect("a logger")
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(logger) = children(shim).into_iter().find(|&pid| name_of(pid) == "berth-shim-log") {
+            return logger;
+        }
+        assert!(Instant::now() < end, "there is no logger");
+        std::thread::yield_now();
+    }
 }
 
 /// Child processes, by the host's procfs.

@@ -5,11 +5,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use berth_plan::container::{Container, IdRange, Mount, MountSource, PidFrom};
-use berth_plan::message::{Reply, Request, Stage};
+use berth_plan::message::{Event, Reply, Request, Stage};
 use berth_sys::{mount, pidfd::PidFd};
 
 use crate::execs::{plan as exec_plan, run as run_exec};
-use crate::place::{Place, bind, children, name_of, sandbox};
+use crate::place::{Place, bind, children, name_of, sandbox, shown_until};
 
 const IDS: IdRange = IdRange { host: 100_000, length: 65_536 };
 
@@ -204,6 +204,15 @@ fn commands_run_inside_the_user_namespace() {
     wait_for(|| name_of(first) == "sleep");
     assert_eq!(fs::metadata(format!("/proc/{first}")).expect("it runs").uid(), 100_000);
     wait_for(|| name_of(init_of(&place)) == "berth-init");
+    // On a terminal, which belongs to the user inside.
+    let mut on_terminal = exec_plan("e0", "c1", "id -u; stat -c %u $(tty); echo x > $(tty)");
+    on_terminal.user = Some(IDS);
+    on_terminal.process.uid = 1000;
+    on_terminal.process.terminal = true;
+    let (_, mut master) = place.exec_on_terminal(&on_terminal).expect("an exec on a terminal");
+    assert_eq!(shown_until(&mut master, "x\r\n"), "1000\r\n1000\r\nx\r\n");
+    let Event::ExecExited { exit, .. } = place.client.event() else { panic!("an exec's end") };
+    assert_eq!(exit.code, 0);
     let mut exec = exec_plan(
         "e1",
         "c1",
@@ -220,6 +229,50 @@ fn commands_run_inside_the_user_namespace() {
     assert_eq!(fs::metadata(format!("/proc/{init}/status")).expect("it runs").uid(), 0, "nobody may look into it");
     let status = fs::read_to_string(format!("/proc/{init}/status")).expect("status");
     assert!(status.contains("Uid:\t100000\t100000\t100000\t100000"), "{status}");
+}
+
+/// A container with CAP_SYS_PTRACE can make process 1 do what it likes, so that may be little.
+#[test]
+fn process_one_can_do_nothing_and_is_in_the_pod() {
+    let place = shared();
+    let init = init_of(&place);
+    let status = || fs::read_to_string(format!("/proc/{init}/status")).expect("status");
+    wait_for(|| status().contains("Seccomp:\t1"));
+    let status = status();
+    for line in ["NoNewPrivs:\t1", "CapBnd:\t0000000000000000", "CapPrm:\t0000000000000000"] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
+    let namespace = |pid: i32, name: &str| fs::read_link(format!("/proc/{pid}/ns/{name}")).expect("a namespace");
+    for name in ["ipc", "uts"] {
+        assert_eq!(namespace(init, name), namespace(place.shim, name), "{name}");
+        assert_ne!(namespace(init, name), fs::read_link(format!("/proc/self/ns/{name}")).expect("ours"), "{name}");
+    }
+    let score = fs::read_to_string(format!("/proc/{init}/oom_score_adj")).expect("a score");
+    assert!(score.trim().parse::<i32>().expect("a number") >= 0, "{score}");
+}
+
+/// A bind of the one layer could be remounted by whoever may mount in his user namespace, and written to.
+#[test]
+fn an_image_s_only_layer_can_t_be_made_writable() {
+    let mut place = mapped(false);
+    let layer = place.folder.join("layer");
+    fs::create_dir(&layer).expect("layer");
+    fs::write(layer.join("file"), "as it was").expect("file");
+    let script = "mount -o remount,bind,rw /image; mount -o remount,rw /image; echo no > /image/file; echo no > /image/new; \
+                  cat /image/file; echo";
+    let mut plan = with_ids(place.plan("c1", script));
+    let all = (1 << 41) - 1;
+    plan.process.capabilities.bounding = all;
+    plan.process.capabilities.permitted = all;
+    plan.process.capabilities.effective = all;
+    let layers = vec![layer.to_str().expect("text").to_owned()];
+    plan.mounts.push(Mount {
+        source: MountSource::Image { layers, sub_path: String::new() },
+        recursive_attr: false,
+        ..bind("", "/image", mount::RDONLY)
+    });
+    assert_eq!(place.output(&plan), "as it was\n");
+    assert_eq!(fs::read_dir(&layer).expect("layer").count(), 1);
 }
 
 #[test]

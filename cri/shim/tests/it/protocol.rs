@@ -7,10 +7,12 @@ use std::process::Command;
 use berth_plan::container::Container;
 use berth_plan::message::{FromShim, Held, Reply, Request, Stage};
 use berth_plan::{PROTOCOL, codec};
+use berth_sys::pidfd::PidFd;
+use berth_sys::signal::SIGSTOP;
 use berth_sys::{memfd, seqpacket};
 
 use crate::client::Client;
-use crate::place::{Place, children, name_of};
+use crate::place::{Place, logger};
 
 fn memory(plan: &Container) -> OwnedFd {
     memfd::sealed("plan", &codec::encode(plan).expect("it fits")).expect("memfd")
@@ -93,9 +95,9 @@ fn a_second_start_of_a_name_is_refused() {
 #[test]
 fn a_start_whose_asker_is_gone_before_the_log_is_open_is_forgotten() {
     let mut place = Place::new();
-    // The logger waits for a reader that never comes.
-    let fifo = place.folder.join("c1.log");
-    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    // Nobody opens its log.
+    let logger = PidFd::open(logger(place.shim)).expect("the logger");
+    logger.send_signal(SIGSTOP).expect("stop");
     let plan = place.plan("c1", "true");
     let start = Request::Start { container: "c1".to_owned(), cgroup_tasks: 0, cgroup_v2: false };
     place.client.send(start, &[memory(&plan).as_fd()]);
@@ -158,7 +160,7 @@ fn no_secret_of_a_container_stays_in_the_shim() {
                 .is_ok_and(|length| bytes[..length].windows(needle.len()).any(|window| window == needle))
         })
     };
-    let logger = children(place.shim).into_iter().find(|&pid| name_of(pid) == "berth-shim-log").expect("a logger");
+    let logger = logger(place.shim);
     assert!(!holds(place.shim) && !holds(logger));
     place.signal("c1", 9);
     place.exit_of("c1");
@@ -200,7 +202,7 @@ fn a_shim_enters_the_cgroup_that_it_is_told() {
     let (mut client, hello) = Client::connect(&home.join("shim.sock"));
     let Reply::Hello { pid, .. } = hello else { panic!("{hello:?}") };
     let seen = [&v1, &v2].map(|folder| fs::read_to_string(folder.join("cgroup.procs")).expect("procs"));
-    let shim = berth_sys::pidfd::PidFd::open(pid).expect("the shim");
+    let shim = PidFd::open(pid).expect("the shim");
     assert_eq!(client.ask(Request::Shutdown, &[]), Ok(Reply::Done));
     assert!(shim.has_ended(10_000).expect("wait"));
     for folder in [&v1, &v2] {

@@ -4,7 +4,7 @@ use berth_plan::container::{Container, Device, DeviceKind, Exec, Stdin};
 use berth_plan::message::{Event, Exit, Stage};
 use berth_sys::terminal;
 
-use crate::place::{Place, descriptors, logger, process, shown_until};
+use crate::place::{Place, children, descriptors, logger, process, shown_until};
 
 /// A container on a terminal that runs a shell script and asks for input.
 fn plan(place: &Place, name: &str, script: &str) -> Container {
@@ -84,6 +84,21 @@ fn a_terminals_size_is_seen_and_its_changes_are_told() {
     }
     place.signal("c1", 9);
     place.exit_of("c1");
+}
+
+/// systemd as process 1 does so, and daemons that open their console anew.
+#[test]
+fn a_terminal_that_nobody_holds_for_a_while_is_read_again() {
+    let mut place = Place::new();
+    // More than a terminal holds, so that it would stand still if nobody read.
+    let script = "echo before; exec </dev/null >/dev/null 2>&1; sleep 0.3; \
+                  for n in 1 2 3; do seq 2000 >/dev/console; sleep 0.1; done; echo after >/dev/console";
+    let plan = plan(&place, "c1", script);
+    let (exit, log) = place.run(&plan);
+    assert_eq!(exit.code, 0, "{log}");
+    assert!(log.starts_with("stdout F before\r\n") && log.ends_with("stdout F after\r\n"), "{log}");
+    assert_eq!(log.lines().count(), 6002);
+    assert_eq!(children(place.shim), [logger(place.shim)]);
 }
 
 #[test]
