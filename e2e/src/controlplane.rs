@@ -235,7 +235,11 @@ pub fn down(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-fn add_bridge() -> Result<()> {
+/// Makes the bridge, with the address.
+///
+/// # Errors
+/// It is there already.
+pub(crate) fn add_bridge() -> Result<()> {
     if Path::new("/sys/class/net").join(BRIDGE).exists() || ip::run(&["link", "show", BRIDGE]).is_ok() {
         bail!("the bridge {BRIDGE} exists: is a control plane running? `cargo xtask control-plane down` ends it");
     }

@@ -4,6 +4,7 @@
 //! from a registry in the same house, by the mirrors of `hosts.toml`: the suite names them as ever. What containerd does
 //! with the same images is kept, so that a spec that fails there, too, is told apart.
 
+mod guest;
 mod outcome;
 mod report;
 
@@ -17,11 +18,12 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::bench::Containerd;
 use crate::registry::Registry;
 use crate::runtime::Berth;
-use crate::{command, daemon, images, paths};
+use crate::{command, controlplane, daemon, images, paths};
+pub use guest::prepare as prepare_guest;
 use outcome::{Outcome, Outcomes};
 
 const PROGRAM: &str = "critest";
-const REGISTRY: &str = "127.0.0.1:5000";
+const PORT: u16 = 5000;
 
 /// Specs that can't pass here, by a regular expression of their names, and why.
 const SKIPPED: &[(&str, &str)] = &[(
@@ -29,15 +31,29 @@ const SKIPPED: &[(&str, &str)] = &[(
     "asks for an image by a digest whose bytes can't be made again",
 )];
 
-/// Reasons for which a spec may skip itself: the start of what it says, and what is lacking.
-const EXCUSED: &[(&str, &str)] =
-    &[("AppArmor is disabled", "the kernel has no AppArmor"), ("NRI socket not configured", "NRI is not implemented")];
+/// Reasons for which a spec may skip itself: the start of what it says, and what is lacking where.
+const EXCUSED: &[(&str, &str, fn(On) -> bool)] = &[
+    ("AppArmor is disabled", "the kernel has no AppArmor", |on| on != On::Guest),
+    ("NRI socket not configured", "NRI is not implemented", |_| true),
+];
+
+/// Where the suite runs, and against what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum On {
+    /// Berth, here.
+    #[default]
+    Berth,
+    /// containerd with crun, here.
+    Reference,
+    /// Berth, in a virtual machine with pure cgroup v2 and AppArmor.
+    Guest,
+}
 
 /// What is run, and on what.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// containerd with crun in the place of Berth.
-    pub reference: bool,
+    /// Where, and against what.
+    pub on: On,
     /// Only specs whose names match one of these regular expressions.
     pub focus: Vec<String>,
     /// Further arguments of critest's own.
@@ -63,28 +79,41 @@ pub fn find() -> Result<()> {
 /// The suite can't be run, a spec failed, or one was skipped for a reason that does not count.
 pub fn play(options: &Options) -> Result<()> {
     let dir = paths::scratch("critest")?;
-    let registry = Registry::start(&dir.join("registry"), REGISTRY)?;
+    let address = match options.on {
+        On::Berth | On::Reference => "127.0.0.1",
+        On::Guest => {
+            controlplane::add_bridge()?;
+            controlplane::ADDRESS
+        }
+    };
+    let registry = Registry::start(&dir.join("registry"), &format!("{address}:{PORT}"))?;
     let start = Instant::now();
     images::push(&registry)?;
     let certs = images::mirror(&dir, registry.address())?;
     println!("critest: the images are in the registry after {:.1} s", start.elapsed().as_secs_f64());
     let start = Instant::now();
-    let report = if options.reference {
-        let containerd = Containerd::start_for_suite(&dir.join("containerd"), &registry, &certs)?;
-        run(options, &containerd.socket(), &dir)?
-    } else {
-        let berth = Berth::start(&dir.join("berth"), &certs)?;
-        let report = run(options, berth.socket(), &dir)?;
-        berth.stop()?;
-        report
+    let report = match options.on {
+        On::Berth => {
+            let berth = Berth::start(&dir.join("berth"), &certs)?;
+            let report = run(options, berth.socket(), &dir)?;
+            berth.stop()?;
+            report
+        }
+        On::Reference => {
+            let containerd = Containerd::start_for_suite(&dir.join("containerd"), &registry, &certs)?;
+            run(options, &containerd.socket(), &dir)?
+        }
+        On::Guest => guest::run(options, &certs, &dir)?,
     };
     let took = start.elapsed();
-    let outcomes = Outcomes::new(&report::read(&report)?, SKIPPED, EXCUSED);
+    let lacking = EXCUSED.iter().filter(|(_, _, lacks)| lacks(options.on));
+    let lacking: Vec<_> = lacking.map(|(start, reason, _)| (*start, *reason)).collect();
+    let outcomes = Outcomes::new(&report::read(&report)?, SKIPPED, &lacking);
     let reference = reference();
     let known = Outcomes::load(&reference);
-    print!("{}", outcomes.table(if options.reference { None } else { known.as_ref() }));
+    print!("{}", outcomes.table(if options.on == On::Reference { None } else { known.as_ref() }));
     println!("took {:.0} s; the logs are in {}", took.as_secs_f64(), dir.display());
-    if options.reference && options.focus.is_empty() {
+    if options.on == On::Reference && options.focus.is_empty() {
         outcomes.save(&reference)?;
     }
     keep(&dir)?;
@@ -98,16 +127,7 @@ pub fn play(options: &Options) -> Result<()> {
 fn run(options: &Options, socket: &Path, dir: &Path) -> Result<PathBuf> {
     let (report, log) = (dir.join("report.json"), dir.join("critest.log"));
     let mut critest = Command::new(PROGRAM);
-    // Its own configuration file would name another endpoint.
-    critest
-        .current_dir(dir)
-        .arg("--config=/nonexistent")
-        .arg(format!("--runtime-endpoint=unix://{}", socket.display()))
-        .arg(format!("--ginkgo.json-report={}", report.display()))
-        .arg("--ginkgo.no-color");
-    critest.args(SKIPPED.iter().map(|(names, _)| format!("--ginkgo.skip={names}")));
-    critest.args(options.focus.iter().map(|names| format!("--ginkgo.focus={names}")));
-    critest.args(&options.arguments);
+    critest.current_dir(dir).args(arguments(options, socket, &report));
     println!("critest: runs; its log is {}", log.display());
     let mut child = daemon::Daemon::start(PROGRAM, &mut critest, &log)?;
     let ended = child.wait(std::time::Duration::MAX)?;
@@ -116,6 +136,21 @@ fn run(options: &Options, socket: &Path, dir: &Path) -> Result<PathBuf> {
         bail!("{PROGRAM} has left no report ({status}); the end of its log:\n{}", command::tail_of(&log));
     }
     Ok(report)
+}
+
+/// What critest is told.
+fn arguments(options: &Options, socket: &Path, report: &Path) -> Vec<String> {
+    let mut arguments = vec![
+        // Its own configuration file would name another endpoint.
+        "--config=/nonexistent".to_owned(),
+        format!("--runtime-endpoint=unix://{}", socket.display()),
+        format!("--ginkgo.json-report={}", report.display()),
+        "--ginkgo.no-color".to_owned(),
+    ];
+    arguments.extend(SKIPPED.iter().map(|(names, _)| format!("--ginkgo.skip={names}")));
+    arguments.extend(options.focus.iter().map(|names| format!("--ginkgo.focus={names}")));
+    arguments.extend(options.arguments.iter().cloned());
+    arguments
 }
 
 /// What became of the specs on the reference, as the last whole run has left it.

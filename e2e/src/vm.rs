@@ -10,11 +10,13 @@ mod debian;
 mod initramfs;
 mod kernel;
 mod machine;
+mod suites;
 
 pub use debian::fetch as fetch_debian;
 pub use initramfs::Initramfs;
 pub use kernel::Kernel;
 pub use machine::{Hardware, Machine};
+pub(crate) use suites::{Suite, build as build_suites};
 
 use std::time::{Duration, Instant};
 

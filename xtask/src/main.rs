@@ -185,6 +185,9 @@ struct CritestArguments {
     /// On containerd with crun instead, to be compared with
     #[arg(long)]
     reference: bool,
+    /// In a virtual machine instead, with pure cgroup v2 and AppArmor (slow: some 25 times)
+    #[arg(long, conflicts_with = "reference")]
+    vm: bool,
     /// Only specs whose names match this regular expression (may be repeated)
     #[arg(long, value_name = "REGEX")]
     focus: Vec<String>,
@@ -201,6 +204,12 @@ enum VmTask {
     FirstPod,
     /// The node as units of systemd's, which come and go while pods run
     Systemd,
+    /// The runtime's own tests on pure cgroup v2, with systemd as init and with AppArmor
+    Suites {
+        /// Only tests whose names contain one of these
+        #[arg(value_name = "NAME")]
+        filters: Vec<String>,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -263,13 +272,20 @@ fn run(cli: Cli) -> Result<()> {
             house::run(|| prepare(prepare_cni), || bench::cni(json))
         }
         Task::Bench { command: BenchTask::Reference } => bench::build_reference(),
-        Task::Critest(CritestArguments { reference, focus, arguments }) => house::run(
-            || {
-                critest::find()?;
-                prepare(if reference { prepare_reference } else { prepare_cri })
-            },
-            || critest::play(&critest::Options { reference, focus, arguments }),
-        ),
+        Task::Critest(CritestArguments { reference, vm, focus, arguments }) => {
+            let (on, needs): (_, fn() -> Result<()>) = match (reference, vm) {
+                (true, _) => (critest::On::Reference, prepare_reference),
+                (_, true) => (critest::On::Guest, prepare_guest),
+                _ => (critest::On::Berth, prepare_cri),
+            };
+            house::run(
+                || {
+                    critest::find()?;
+                    prepare(needs)
+                },
+                || critest::play(&critest::Options { on, focus, arguments }),
+            )
+        }
         Task::Vm { command: VmTask::FirstPod } => house::run(|| prepare(prepare_vm), scenario::vm::first_pod::play),
         Task::Vm { command: VmTask::Systemd } => house::run(
             || {
@@ -278,6 +294,9 @@ fn run(cli: Cli) -> Result<()> {
             },
             scenario::vm::systemd::play,
         ),
+        Task::Vm { command: VmTask::Suites { filters } } => {
+            house::run(|| prepare(prepare_suites), || scenario::vm::suites::play(&filters))
+        }
         Task::Vm { command: VmTask::Boot } => house::run(|| vm::Kernel::fetch().map(drop), vm::boot),
         Task::Registry { command } => registry(command),
     }
@@ -311,10 +330,20 @@ fn prepare_vm() -> Result<()> {
     prepare_e2e()
 }
 
+fn prepare_suites() -> Result<()> {
+    apt::ensure()?;
+    scenario::vm::suites::prepare()
+}
+
 fn prepare_cri() -> Result<()> {
     apt::ensure()?;
     images::build()?;
     build(&["--workspace", "--bins"])
+}
+
+fn prepare_guest() -> Result<()> {
+    critest::prepare_guest()?;
+    prepare_cri()
 }
 
 fn prepare_reference() -> Result<()> {

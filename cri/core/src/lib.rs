@@ -22,6 +22,7 @@
 //! CRI field, the reason and the remedy. What Berth does not have yet (SELinux labels, seccomp notification) is
 //! refused the same way, never left out silently.
 
+pub mod apparmor;
 pub mod capabilities;
 pub mod cdi;
 pub mod compile;

@@ -11,6 +11,7 @@ use berth_cri_proto::v1 as cri;
 use berth_plan::container::DeviceKind;
 use tonic::Status;
 
+use crate::apparmor;
 use crate::places::text;
 
 /// Of a seccomp profile.
@@ -48,14 +49,8 @@ pub(crate) fn look_up(config: &cri::ContainerConfig, fixed: &[String]) -> Result
         let bytes = read.map_err(|error| Status::invalid_argument(format!("seccomp profile {path:?}: {error}")))?;
         files.seccomp_profile = bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     }
-    files.apparmor_profiles = apparmor_profiles();
+    files.apparmor_profiles = apparmor::loaded();
     Ok(files)
-}
-
-/// The names of the loaded profiles; none where there is no AppArmor. A line is `name (mode)`.
-fn apparmor_profiles() -> Vec<String> {
-    let text = fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
-    text.lines().filter_map(|line| line.rsplit_once(" (")).map(|(name, _)| name.to_owned()).collect()
 }
 
 /// Where a mount's source really is. One that is missing becomes a folder, as other runtimes have it: kube-proxy mounts

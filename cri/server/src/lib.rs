@@ -4,6 +4,7 @@
 //! ([`serve`]) go through the same door. What an RPC changes is done by a task of its own: a client that hangs up
 //! cancels nothing half-way.
 
+mod apparmor;
 mod cdi;
 mod cgroups;
 mod commands;

@@ -21,7 +21,7 @@ use crate::runtime::{Runtime, World};
 use crate::sessions::{Sessions, Underway};
 use crate::tasks::Tasks;
 use crate::user_namespaces::UserNamespaces;
-use crate::{Config, OpenError, facts, install, recover};
+use crate::{Config, OpenError, apparmor, facts, install, recover};
 
 /// Events that a slow listener may be behind.
 const EVENTS: usize = 1024;
@@ -89,10 +89,12 @@ fn prepare(config: Config) -> Result<Runtime, OpenError> {
     }
     let images = Store::open(&places.root, config.images.clone())?;
     let cgroups = Host::detect()?;
+    let facts = facts::probe(&cgroups);
+    apparmor::load_default(&facts, &places);
     let (events, _) = broadcast::channel(EVENTS);
     Ok(Runtime {
         boot_id: facts::boot_id(),
-        facts: facts::probe(&cgroups),
+        facts,
         user_namespaces: UserNamespaces::default(),
         cgroups,
         cgroup_parents: Mutex::new(()),

@@ -2,4 +2,5 @@
 
 pub mod first_pod;
 mod guest;
+pub mod suites;
 pub mod systemd;

@@ -14,6 +14,7 @@ use crate::{apt, command, paths};
 
 /// What a node's userland needs besides Berth; their dependencies come along.
 const PACKAGES: &[&str] = &[
+    "apparmor",
     "base-files",
     "base-passwd",
     "coreutils",
@@ -24,11 +25,15 @@ const PACKAGES: &[&str] = &[
     "kmod",
     "libc-bin",
     "mount",
+    "nftables",
+    "procps",
+    "runc",
+    "sed",
     "systemd",
     "util-linux",
 ];
 /// Changes whenever the image is put together in another way.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 /// Grows as it is used: only what holds something takes room.
 const SIZE: &str = "2G";
 /// What a minimal Debian links into /usr.

@@ -6,6 +6,7 @@ use oci_spec::runtime as oci;
 
 use super::container::capability_sets;
 use crate::{
+    apparmor::DEFAULT_PROFILE,
     error::{ConfigError, no_nul},
     host::HostFacts,
     seccomp,
@@ -156,31 +157,32 @@ fn legacy_profile(field: &str, text: &str, unset: ProfileType) -> Result<cri::Se
     Ok(cri::SecurityProfile { profile_type: kind.into(), localhost_ref: path.to_owned() })
 }
 
-/// What RuntimeDefault means: a profile that whoever sets up the node loads under this name.
-const APPARMOR_DEFAULT: &str = "berth-default";
-
 /// The AppArmor profile of a container; a container that asks for one that can't be applied is refused rather than run
-/// without it. The new field wins over the old one.
+/// without it. The new field wins over the old one. Who asks for nothing gets the default where it is loaded, as with
+/// containerd (`v2.4.2:internal/cri/server/container_create.go#generateApparmorSpecOpts`).
 pub(super) fn apparmor(
     facts: &HostFacts,
     security: &cri::LinuxContainerSecurityContext,
     host: &HostFiles,
 ) -> Result<Option<String>, ConfigError> {
     const FIELD: &str = "linux.security_context.apparmor";
+    const OLD: &str = "linux.security_context.apparmor_profile";
+    let is_loaded = |name: &str| host.apparmor_profiles.iter().any(|loaded| loaded == name);
+    #[allow(deprecated, reason = "older clients set nothing else")]
+    let legacy = &security.apparmor_profile;
     let (field, profile) = match &security.apparmor {
         Some(profile) => (FIELD, profile.clone()),
-        None => {
-            const OLD: &str = "linux.security_context.apparmor_profile";
-            #[allow(deprecated, reason = "older clients set nothing else")]
-            let legacy = &security.apparmor_profile;
-            (OLD, legacy_profile(OLD, legacy, ProfileType::Unconfined)?)
+        None if legacy.is_empty() => {
+            let default = facts.apparmor && !security.privileged && is_loaded(DEFAULT_PROFILE);
+            return Ok(default.then(|| DEFAULT_PROFILE.to_owned()));
         }
+        None => (OLD, legacy_profile(OLD, legacy, ProfileType::Unconfined)?),
     };
     let name = match profile.profile_type() {
         ProfileType::Unconfined => return Ok(None),
         // Privileged containers are never confined.
         _ if security.privileged && facts.apparmor => return Ok(None),
-        ProfileType::RuntimeDefault => APPARMOR_DEFAULT,
+        ProfileType::RuntimeDefault => DEFAULT_PROFILE,
         ProfileType::Localhost => {
             profile.localhost_ref.strip_prefix("localhost/").unwrap_or(&profile.localhost_ref).trim()
         }
@@ -193,10 +195,14 @@ pub(super) fn apparmor(
             "use Unconfined, or another node",
         );
     }
-    if !host.apparmor_profiles.iter().any(|loaded| loaded == name) {
-        return refuse(format!("the profile {name:?} is not loaded on the node"), "load it with apparmor_parser(8)");
+    match is_loaded(name) {
+        true => Ok(Some(name.to_owned())),
+        false if name == DEFAULT_PROFILE => refuse(
+            format!("the profile {name:?} is not loaded on the node"),
+            "install apparmor_parser(8) there and restart the runtime, which then loads it",
+        ),
+        false => refuse(format!("the profile {name:?} is not loaded on the node"), "load it with apparmor_parser(8)"),
     }
-    Ok(Some(name.to_owned()))
 }
 
 /// Labels mean nothing on a host without SELinux; on one with it they would have to be applied.

@@ -208,6 +208,21 @@ fn apparmor_profiles_are_applied_or_refused() {
     assert!(apparmor(Type::Localhost, "", false, true).is_err());
     assert_eq!(apparmor(Type::RuntimeDefault, "", true, true), word(""));
     assert_eq!(apparmor(Type::Localhost, "own", true, true), word(""));
+    let unset = |privileged: bool, host: bool, loaded: &[&str]| {
+        let case = case(|case| {
+            case.facts.apparmor = host;
+            case.paths.host.apparmor_profiles = loaded.iter().map(|name| (*name).to_owned()).collect();
+            case.sandbox_security().privileged = privileged;
+            case.security().privileged = privileged;
+        });
+        case.plan().process.apparmor
+    };
+    assert_eq!(unset(false, true, &["berth-default"]), "berth-default");
+    for (privileged, host, loaded) in
+        [(true, true, &["berth-default"][..]), (false, false, &["berth-default"]), (false, true, &["own"])]
+    {
+        assert_eq!(unset(privileged, host, loaded), "", "{privileged} {host} {loaded:?}");
+    }
     #[allow(deprecated, reason = "the old field is served")]
     let old = |name: &str, new: Option<&str>| {
         case(|case| {
