@@ -71,6 +71,9 @@ pub fn compile(spec: &oci::Spec, outside: &Outside<'_>) -> Result<Compiled, Conf
     unsupported(spec)?;
     let linux = spec.linux().clone().unwrap_or_default();
     let root = spec.root().as_ref().ok_or_else(|| wrong("root", "it is missing", "name the root file system"))?;
+    if root.path().as_os_str().is_empty() {
+        return Err(wrong("root.path", "it is missing", "name the root file system's folder"));
+    }
     let spaces = namespaces::compile(&linux)?;
     let mut remarks = Vec::new();
     let mounts = mounts::compile(spec, outside, &spaces, &mut remarks)?;

@@ -8,15 +8,12 @@ enum Step {
     Index(usize),
 }
 
-/// The path at a line and a column, both from 1, as serde_json counts them (in bytes). `said` is its message.
-pub(crate) fn at(text: &[u8], line: usize, column: usize, said: &str) -> String {
+/// The path at a line and a column, both from 1, as serde_json counts them (in bytes). What is missing is
+/// missed at its object's end, which has that object's own path.
+pub(crate) fn at(text: &[u8], line: usize, column: usize) -> String {
     let before: usize = text.split(|byte| *byte == b'\n').take(line.saturating_sub(1)).map(|line| line.len() + 1).sum();
     let end = before.saturating_add(column).min(text.len());
-    let mut steps = walk(&text[..end]);
-    // What is missing was looked for in the object that has just ended.
-    if said.starts_with("missing field") {
-        steps.pop();
-    }
+    let steps = walk(&text[..end]);
     let mut path = String::new();
     for step in steps {
         match step {
@@ -83,13 +80,13 @@ mod tests {
         let text = br#"{"a":{"b":[1,{"c\"}":"x,y"},[2,3]]},"d":4}"#;
         let path = |marker: &str| {
             let place = String::from_utf8_lossy(text).find(marker).expect("there") + marker.len();
-            at(text, 1, place, "")
+            at(text, 1, place)
         };
         assert_eq!(path("[1"), "a.b[0]");
         assert_eq!(path("\"x,y"), "a.b[1].c\\\"}");
         assert_eq!(path("[2,3"), "a.b[2][1]");
         assert_eq!(path("\"d\":4"), "d");
-        assert_eq!(at(b"{\n\"a\":\n7}", 3, 1, ""), "a");
-        assert_eq!(at(b"{\"a\":{\"b\":1}", 1, 13, "missing field `x`"), "a");
+        assert_eq!(at(b"{\n\"a\":\n7}", 3, 1), "a");
+        assert_eq!(at(b"{\"a\":{\"b\":1}", 1, 14), "a");
     }
 }

@@ -59,6 +59,9 @@ pub(crate) fn make(global: &Global, request: &Request<'_>) -> Outcome<Made> {
     let path = limits::path(spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref()), request.id);
     let cgroup = host.open(&path).map_err(|error| Fault::from(error).during("linux.cgroupsPath"))?;
 
+    // Before it is in the record, from which it would be taken away.
+    limits::check_unused(&cgroup)?;
+
     let mut record = Record::new(request.id, spec.version(), &bundle);
     record.cgroup = cgroup.path().to_owned();
     record.annotations = spec.annotations().clone().unwrap_or_default().into_iter().collect();

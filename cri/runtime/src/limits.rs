@@ -38,20 +38,24 @@ pub(crate) fn path(wanted: Option<&Path>, id: &str) -> String {
     }
 }
 
-/// Makes the cgroup, which must be empty where it exists, and limits it.
-pub(crate) fn make(host: &Host, path: &str, limits: &Limits) -> Outcome<Cgroup> {
-    let found = host.open(path).map_err(|error| Fault::from(error).during("linux.cgroupsPath"))?;
-    if found.exists() {
-        let count = found.procs().len();
-        if count > 0 {
-            return Err(Fault::new(format!(
-                "linux.cgroupsPath: container's cgroup is not empty: {count} process(es) found in {path}"
-            )));
-        }
-        if found.is_freezing() {
-            return Err(Fault::new(format!("linux.cgroupsPath: container's cgroup {path} unexpectedly frozen")));
-        }
+/// Refuses a cgroup that is in use: what is in it would be ended with the container.
+pub(crate) fn check_unused(cgroup: &Cgroup) -> Outcome<()> {
+    if !cgroup.exists() {
+        return Ok(());
     }
+    let (count, path) = (cgroup.procs().len(), cgroup.path());
+    let problem = if count > 0 {
+        format!("container's cgroup is not empty: {count} process(es) found in {path}")
+    } else if cgroup.is_freezing() {
+        format!("container's cgroup {path} unexpectedly frozen")
+    } else {
+        return Ok(());
+    };
+    Err(Fault::new(format!("linux.cgroupsPath: {problem}")))
+}
+
+/// Makes the cgroup and limits it.
+pub(crate) fn make(host: &Host, path: &str, limits: &Limits) -> Outcome<Cgroup> {
     let cgroup = host.create(path, &limits.resources)?;
     cgroup.set(&limits.settings)?;
     let lines = device_filter::lines(&limits.devices);
