@@ -70,7 +70,9 @@ pub(crate) fn child(context: &Context<'_>, descriptors: Vec<OwnedFd>) -> i32 {
 /// The program's own descriptors come first. They belong to nobody here.
 fn keep(descriptors: &mut std::vec::IntoIter<OwnedFd>, more: &More) {
     for _ in 0..more.kept_descriptors {
-        descriptors.next().map(std::mem::forget);
+        if let Some(kept) = descriptors.next() {
+            std::mem::forget(kept);
+        }
     }
 }
 

@@ -79,7 +79,7 @@ impl Talk {
     ///
     /// # Errors
     /// What went wrong on the child's side, or that it has died.
-    pub fn next(&mut self) -> Result<Word, Failure> {
+    pub fn hear(&mut self) -> Result<Word, Failure> {
         loop {
             let (bytes, descriptors) = seqpacket::recv_vec(self.socket.as_fd(), MAX_REPORT)
                 .at(Stage::Fork, || "read the child's report".to_owned())?;
@@ -155,7 +155,7 @@ impl Embryo {
 /// Forks a container's first process. The child waits for nobody but where its words say so.
 ///
 /// # Errors
-/// What keeps the child from being born; what goes wrong later is said by [`Talk::next`].
+/// What keeps the child from being born; what goes wrong later is said by [`Talk::hear`].
 pub fn container(bundle: &Bundle, handed: &Handed<'_>) -> Result<Embryo, Failure> {
     let root = rootfs::detached(&bundle.container.rootfs)?;
     // What is mounted on the host later still arrives; nothing goes the other way.

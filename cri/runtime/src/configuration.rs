@@ -25,8 +25,7 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> Outcome<T> {
         let said = error.to_string();
         let said = said.split(" at line ").next().unwrap_or(&said);
         // Where text ends too early or makes no sense, there is no value with a path.
-        let path =
-            if error.is_data() { json_path::at(text, error.line(), error.column()) } else { String::new() };
+        let path = if error.is_data() { json_path::at(text, error.line(), error.column()) } else { String::new() };
         let place = format!("line {}, column {}", error.line(), error.column());
         Fault::new(if path.is_empty() { format!("{said} ({place})") } else { format!("{path}: {said} ({place})") })
     })

@@ -151,7 +151,7 @@ impl Maker<'_> {
         drop(start);
         let embryo = self.embryo.insert(embryo);
         loop {
-            match embryo.talk.next()? {
+            match embryo.talk.hear()? {
                 Word::Created => break,
                 Word::Hooks => {
                     self.record.pid = embryo.pid();
@@ -214,7 +214,7 @@ impl Made {
 /// Listens to a process until it is the program.
 pub(crate) fn follow(talk: &mut Talk, pid: i32, record: &Record, listener: Option<&Listener>) -> Outcome<()> {
     loop {
-        match talk.next()? {
+        match talk.hear()? {
             Word::Running => return Ok(()),
             Word::Seccomp(notifications) => {
                 let listener =

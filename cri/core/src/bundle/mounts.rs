@@ -222,11 +222,11 @@ fn attribute(word: &str, set: &mut u64, clear: &mut u64, keeps_readonly: bool) -
         *clear |= lower::MOUNT_ATTR_ATIME;
     } else if let Some((bit, sets)) = lower::attribute(word) {
         *set = if sets { *set | bit } else { *set & !bit };
-        if !sets && !(keeps_readonly && bit == lower::MOUNT_ATTR_RDONLY) {
-            *clear |= bit;
-        }
-        if sets {
-            *clear &= !bit;
+        let kept = keeps_readonly && bit == lower::MOUNT_ATTR_RDONLY;
+        match (sets, kept) {
+            (true, _) => *clear &= !bit,
+            (false, true) => {}
+            (false, false) => *clear |= bit,
         }
     } else {
         return false;

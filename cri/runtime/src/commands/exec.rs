@@ -130,7 +130,7 @@ impl Joined<'_> {
     fn follow(&mut self, embryo: &mut Embryo) -> Outcome<Option<std::os::fd::OwnedFd>> {
         let mut terminal = None;
         loop {
-            match embryo.talk.next()? {
+            match embryo.talk.hear()? {
                 Word::Terminal(master) => match self.socket {
                     Some(socket) => console::send(Path::new(socket), &master)?,
                     None => terminal = Some(master),

@@ -111,7 +111,9 @@ fn links_of_an_image_lead_nowhere() {
 fn long_names_are_no_way_around_limits() {
     alone("a row of the checklist (CVE-2021-43784)", |stage: &Stage| {
         let long = format!("/{}", "x/".repeat(40_000));
-        stage.write_with(&["/bin/true"], |one| set(one, "/linux/namespaces/1", json!({ "type": "network", "path": long })));
+        stage.write_with(&["/bin/true"], |one| {
+            set(one, "/linux/namespaces/1", json!({ "type": "network", "path": long }))
+        });
         assert!(stage.run().fails().error().contains("too long"), "not refused for its length");
         let many: Vec<_> = (0..500).map(|n| json!({ "containerID": n, "hostID": 100_000 + n, "size": 1 })).collect();
         stage.write_with(&["/bin/true"], |one| {
@@ -132,7 +134,14 @@ fn a_configuration_without_end_is_not_read() {
         fs::write(&path, " ".repeat((16 << 20) + 1)).expect("a file");
         assert!(stage.run().fails().error().contains("larger than"));
         let mut child = Command::new(berth().program)
-            .args(["--root".as_ref(), stage.root().as_os_str(), "update".as_ref(), "-r".as_ref(), "/dev/zero".as_ref(), "x".as_ref()])
+            .args([
+                "--root".as_ref(),
+                stage.root().as_os_str(),
+                "update".as_ref(),
+                "-r".as_ref(),
+                "/dev/zero".as_ref(),
+                "x".as_ref(),
+            ])
             .stderr(Stdio::null())
             .spawn()
             .expect("the runtime");

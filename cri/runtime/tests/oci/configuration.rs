@@ -36,8 +36,16 @@ fn wrong() -> Vec<(&'static str, Value, &'static str)> {
         ("/linux/devices", json!([{ "path": "/dev/x", "type": "p", "major": 0, "minor": 0 }]), "linux.devices[0]: "),
         ("/linux/resources/memory", json!({ "limit": 9000, "swap": 5000 }), "linux.resources.memory.swap: "),
         ("/linux/resources/cpu", json!({ "cpus": "all" }), "linux.resources.cpu.cpus: "),
-        ("/linux/resources/hugepageLimits", json!([{ "pageSize": "x", "limit": 1 }]), "linux.resources.hugepageLimits[0].pageSize: "),
-        ("/linux/resources/devices", json!([{ "allow": true, "type": "c", "access": "x" }]), "linux.resources.devices[0].access: "),
+        (
+            "/linux/resources/hugepageLimits",
+            json!([{ "pageSize": "x", "limit": 1 }]),
+            "linux.resources.hugepageLimits[0].pageSize: ",
+        ),
+        (
+            "/linux/resources/devices",
+            json!([{ "allow": true, "type": "c", "access": "x" }]),
+            "linux.resources.devices[0].access: ",
+        ),
         ("/linux/personality", json!({ "domain": "LINUX", "flags": ["x"] }), "linux.personality.flags: not supported"),
         ("/mounts/0/destination", json!(""), "mounts[0].destination: "),
         ("/mounts/0/type", json!(null), "mounts[0].type: "),

@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 use crate::check::all;
 use crate::stage::Stage;
 
-const KINDS: [&str; 6] =
-    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+const KINDS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
 /// A hook on the host that notes its name and what it reads, or does something else.
 fn on_host(stage: &Stage, kind: &str, then: &str) -> Value {

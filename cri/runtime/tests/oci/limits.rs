@@ -41,7 +41,8 @@ fn limits_are_changed() {
         assert_eq!(cgroup_file(&cgroup, "pids", "pids.max", "pids.max"), "55");
         assert_eq!(cgroup_file(&cgroup, "memory", "memory.limit_in_bytes", "memory.max"), "67108864");
         let file = stage.path("resources.json");
-        fs::write(&file, json!({ "pids": { "limit": 44 }, "memory": { "limit": 33_554_432 } }).to_string()).expect("a file");
+        fs::write(&file, json!({ "pids": { "limit": 44 }, "memory": { "limit": 33_554_432 } }).to_string())
+            .expect("a file");
         stage.call(&["update", "--resources", file.to_str().expect("text"), &id]).ok();
         assert_eq!(cgroup_file(&cgroup, "pids", "pids.max", "pids.max"), "44");
         assert_eq!(cgroup_file(&cgroup, "memory", "memory.limit_in_bytes", "memory.max"), "33554432");

@@ -52,7 +52,8 @@ fn read_only_means_it() {
             assert!(said.contains(word), "{word} in {said}");
         }
         assert!(!source.join("no").exists());
-        let said = stage.says_with("touch /no 2> /dev/null || echo refused", |one| set(one, "/root/readonly", json!(true)));
+        let said =
+            stage.says_with("touch /no 2> /dev/null || echo refused", |one| set(one, "/root/readonly", json!(true)));
         assert_eq!(said, "refused");
     });
 }
@@ -100,9 +101,10 @@ fn a_new_file_system_may_start_with_what_it_covers() {
         fs::write(stage.rootfs().join("full/folder/file"), "copied").expect("a file");
         std::os::unix::fs::symlink("folder/file", stage.rootfs().join("full/link")).expect("a link");
         let mount = json!({ "destination": "/full", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"] });
-        let said = stage.says_with("cat /full/link; echo; touch /full/new; grep -c ' /full tmpfs' /proc/self/mounts", |one| {
-            push(one, "/mounts", mount);
-        });
+        let said =
+            stage.says_with("cat /full/link; echo; touch /full/new; grep -c ' /full tmpfs' /proc/self/mounts", |one| {
+                push(one, "/mounts", mount);
+            });
         assert_eq!(said, "copied\n1");
         assert!(!stage.rootfs().join("full/new").exists());
     });
@@ -125,7 +127,8 @@ fn paths_are_masked_and_made_read_only() {
 #[test]
 fn devices_are_there_and_others_are_out_of_reach() {
     all(|stage| {
-        let device = json!({ "path": "/dev/own", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 7, "gid": 8 });
+        let device =
+            json!({ "path": "/dev/own", "type": "c", "major": 1, "minor": 5, "fileMode": 0o640, "uid": 7, "gid": 8 });
         let script = "stat -c '%a %u %g %t:%T' /dev/own; for one in null zero full random urandom tty; do \
                       test -c /dev/$one || echo no $one; done; readlink /dev/fd; readlink /dev/ptmx; \
                       mknod /work/kmsg c 1 11 && cat /work/kmsg 2> /dev/null || echo denied";
@@ -149,7 +152,8 @@ fn the_cgroup_is_shown() {
                             "options": ["nosuid", "noexec", "nodev", "relatime", "ro"] });
         let pids = if Path::new("/sys/fs/cgroup/pids").exists() { "pids/" } else { "" };
         // With a namespace of its own, and without: the container's own cgroup is at the root of what it sees.
-        let script = format!("cat /sys/fs/cgroup/{pids}cgroup.procs; touch /sys/fs/cgroup/{pids}no 2> /dev/null || echo ro");
+        let script =
+            format!("cat /sys/fs/cgroup/{pids}cgroup.procs; touch /sys/fs/cgroup/{pids}no 2> /dev/null || echo ro");
         for own in [true, false] {
             let said = stage.says_with(&script, |one| {
                 push(one, "/mounts", mount.clone());

@@ -164,7 +164,9 @@ fn hostname_and_domainname_are_set() {
     all(|stage| {
         // Without a namespace of its own the host's name would change.
         let before = fs::read_to_string("/proc/sys/kernel/hostname").expect("a name");
-        stage.write_with(&["/bin/true"], |one| set(one, "/linux/namespaces", json!([{ "type": "mount" }, { "type": "pid" }])));
+        stage.write_with(&["/bin/true"], |one| {
+            set(one, "/linux/namespaces", json!([{ "type": "mount" }, { "type": "pid" }]))
+        });
         stage.run().fails();
         assert_eq!(fs::read_to_string("/proc/sys/kernel/hostname").expect("a name"), before);
     });

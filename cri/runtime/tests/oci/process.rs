@@ -54,7 +54,8 @@ fn limits_of_a_process_are_set() {
             { "type": "RLIMIT_NOFILE", "soft": 100, "hard": 200 },
             { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
         ]);
-        let script = "ulimit -Sn; ulimit -Hn; ulimit -c; grep NoNewPrivs /proc/self/status; cat /proc/self/oom_score_adj";
+        let script =
+            "ulimit -Sn; ulimit -Hn; ulimit -c; grep NoNewPrivs /proc/self/status; cat /proc/self/oom_score_adj";
         let said = stage.says_with(script, |one| {
             set(one, "/process/rlimits", limits);
             set(one, "/process/oomScoreAdj", json!(500));
@@ -96,12 +97,15 @@ fn a_program_may_be_scheduled_otherwise() {
         let stat = stage.says_with("cat /proc/self/stat", change);
         let fields: Vec<&str> = stat.split(' ').collect();
         assert_eq!((fields[18], fields[40]), ("7", "3"), "{stat}");
-        stage.write_with(&["/bin/true"], |one| set(one, "/process/scheduler", json!({ "policy": "SCHED_OTHER", "nice": 40 })));
+        stage.write_with(&["/bin/true"], |one| {
+            set(one, "/process/scheduler", json!({ "policy": "SCHED_OTHER", "nice": 40 }))
+        });
         let said = stage.run().fails();
         assert!(said.error().contains("process.scheduler.nice"), "{}", said.error());
     });
     all(|stage| {
-        let said = stage.says_with("busybox uname -m", |one| set(one, "/linux/personality", json!({ "domain": "LINUX32" })));
+        let said =
+            stage.says_with("busybox uname -m", |one| set(one, "/linux/personality", json!({ "domain": "LINUX32" })));
         if cfg!(target_arch = "x86_64") {
             assert_eq!(said, "i686");
         }

@@ -57,8 +57,7 @@ fn agent(stage: &Stage) -> (String, thread::JoinHandle<(Value, usize)>) {
     let agent = thread::spawn(move || {
         let (connection, _) = socket.accept().expect("a connection");
         let mut text = [0; 8192];
-        let (length, descriptors) =
-            berth_sys::seqpacket::recv(connection.as_fd(), &mut text).expect("a message");
+        let (length, descriptors) = berth_sys::seqpacket::recv(connection.as_fd(), &mut text).expect("a message");
         let mut rest = Vec::new();
         let _ = { connection }.read_to_end(&mut rest);
         let state: Value = serde_json::from_slice(&[&text[..length], &rest].concat()).expect("a state");
@@ -70,42 +69,53 @@ fn agent(stage: &Stage) -> (String, thread::JoinHandle<(Value, usize)>) {
 
 #[test]
 fn a_listener_gets_the_calls_and_the_state() {
-    alone("Debian's runc is built without a seccomp that can notify, and crun 1.8.1 sends another state", |stage: &Stage| {
-        for waits in [false, true] {
-            let _ = std::fs::remove_file(stage.path("agent.sock"));
-            let (path, agent) = agent(stage);
-            let id = stage.id(if waits { "waits" } else { "runs" });
-            stage.write_with(&["/bin/sh", "-c", "mkdir /work/a 2> /dev/null || echo answered"], |one| {
-                set(one, "/linux/seccomp", json!({
-                    "defaultAction": "SCMP_ACT_ALLOW",
-                    "listenerPath": path,
-                    "listenerMetadata": "meta",
-                    "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }],
-                }));
-            });
-            let said = if waits {
-                let made = stage.call(&["create", &id]).ok();
-                stage.call(&["start", &id]).ok();
-                stage.wait_stopped(&id);
-                made
-            } else {
-                stage.call(&["run", &id]).ok()
-            };
-            let (state, descriptors) = agent.join().expect("the agent");
-            assert_eq!((descriptors, said.out().as_str()), (1, "answered\n"));
-            assert_eq!((&state["fds"], &state["metadata"]), (&json!(["seccompFd"]), &json!("meta")));
-            assert_eq!(state["state"]["id"], id.as_str());
-            assert!(state["pid"].as_i64().is_some_and(|pid| pid > 1), "{state}");
-        }
-    });
+    alone(
+        "Debian's runc is built without a seccomp that can notify, and crun 1.8.1 sends another state",
+        |stage: &Stage| {
+            for waits in [false, true] {
+                let _ = std::fs::remove_file(stage.path("agent.sock"));
+                let (path, agent) = agent(stage);
+                let id = stage.id(if waits { "waits" } else { "runs" });
+                stage.write_with(&["/bin/sh", "-c", "mkdir /work/a 2> /dev/null || echo answered"], |one| {
+                    set(
+                        one,
+                        "/linux/seccomp",
+                        json!({
+                            "defaultAction": "SCMP_ACT_ALLOW",
+                            "listenerPath": path,
+                            "listenerMetadata": "meta",
+                            "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }],
+                        }),
+                    );
+                });
+                let said = if waits {
+                    let made = stage.call(&["create", &id]).ok();
+                    stage.call(&["start", &id]).ok();
+                    stage.wait_stopped(&id);
+                    made
+                } else {
+                    stage.call(&["run", &id]).ok()
+                };
+                let (state, descriptors) = agent.join().expect("the agent");
+                assert_eq!((descriptors, said.out().as_str()), (1, "answered\n"));
+                assert_eq!((&state["fds"], &state["metadata"]), (&json!(["seccompFd"]), &json!("meta")));
+                assert_eq!(state["state"]["id"], id.as_str());
+                assert!(state["pid"].as_i64().is_some_and(|pid| pid > 1), "{state}");
+            }
+        },
+    );
     alone("the same", |stage: &Stage| {
         // Nobody listens: nothing is started.
         stage.write_with(&["/bin/touch", "/work/ran"], |one| {
-            set(one, "/linux/seccomp", json!({
-                "defaultAction": "SCMP_ACT_ALLOW",
-                "listenerPath": stage.path("nobody"),
-                "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }],
-            }));
+            set(
+                one,
+                "/linux/seccomp",
+                json!({
+                    "defaultAction": "SCMP_ACT_ALLOW",
+                    "listenerPath": stage.path("nobody"),
+                    "syscalls": [{ "names": ["mkdir"], "action": "SCMP_ACT_NOTIFY" }],
+                }),
+            );
         });
         assert!(stage.run().fails().error().contains("linux.seccomp.listenerPath"));
         assert!(!stage.rootfs().join("work/ran").exists());

@@ -17,8 +17,8 @@ use crate::check::Runtime;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const APPLETS: [&str; 25] = [
-    "cat", "chmod", "date", "df", "echo", "env", "grep", "hostname", "id", "kill", "ls", "mkdir", "mknod", "mount", "ps",
-    "pwd", "readlink", "sh", "sleep", "stat", "test", "touch", "true", "tty", "umount",
+    "cat", "chmod", "date", "df", "echo", "env", "grep", "hostname", "id", "kill", "ls", "mkdir", "mknod", "mount",
+    "ps", "pwd", "readlink", "sh", "sleep", "stat", "test", "touch", "true", "tty", "umount",
 ];
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
@@ -69,8 +69,7 @@ impl Said {
 impl Stage {
     pub(crate) fn new(runtime: Runtime) -> Self {
         let folder = tempfile::Builder::new().prefix("berth-oci-").tempdir().expect("a folder");
-        let stage =
-            Self { runtime, folder, number: NUMBER.fetch_add(1, Ordering::Relaxed), calls: Cell::new(0) };
+        let stage = Self { runtime, folder, number: NUMBER.fetch_add(1, Ordering::Relaxed), calls: Cell::new(0) };
         let rootfs = stage.rootfs();
         for name in ["bin", "dev", "etc", "proc", "root", "sys", "tmp", "work"] {
             fs::create_dir_all(rootfs.join(name)).expect("folders");
