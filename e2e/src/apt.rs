@@ -15,6 +15,7 @@ pub const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 const NEEDED: &[(&str, &str)] = &[
     ("busybox-static", "/bin/busybox"),
     ("ca-certificates", "/etc/ssl/certs"),
+    ("crun", "/usr/bin/crun"),
     ("docker-registry", "docker-registry"),
     ("dpkg-dev", "dpkg-source"),
     ("e2fsprogs", "mke2fs"),
@@ -25,6 +26,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("make", "make"),
     ("nftables", "nft"),
     ("openssl", "openssl"),
+    ("podman", "podman"),
     ("qemu-system-x86", "qemu-system-x86_64"),
     ("runc", "/usr/sbin/runc"),
     ("strace", "strace"),

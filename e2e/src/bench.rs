@@ -3,6 +3,7 @@
 mod cni;
 mod figure;
 mod floor;
+mod oci;
 mod reference;
 mod rows;
 mod shim;
@@ -10,6 +11,7 @@ mod table;
 
 pub use cni::cni;
 pub use floor::floor;
+pub use oci::{build_oci, oci};
 pub(crate) use reference::Containerd;
 pub use reference::{build as build_reference, build_plugins as build_reference_plugins};
 pub use rows::cri;

@@ -7,6 +7,7 @@ pub mod cri_images;
 pub mod cri_proxy;
 pub mod first_pod;
 pub mod join;
+pub mod podman;
 pub mod probes;
 pub mod soak;
 mod stage;

@@ -12,11 +12,12 @@ type Check = fn() -> Result<()>;
 
 /// Runs every check, so that one run shows everything there is to mend.
 pub(crate) fn run() -> Result<()> {
-    let checks: [(&str, Check); 6] = [
+    let checks: [(&str, Check); 7] = [
         ("formatting", || ci::cargo(&["fmt", "--all", "--check"])),
         ("sources", sources::check),
         ("direction of dependencies", dependencies::direction),
         ("the shim's dependencies", dependencies::shim),
+        ("berth-oci's dependencies", dependencies::runtime),
         ("banned dependencies", dependencies::banned),
         ("clippy", || {
             ci::cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"])

@@ -121,6 +121,8 @@ enum E2eTask {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// podman with `berth-oci` below it: the commands that people type
+    Podman,
     /// Probes, hooks and a sidecar of one pod, across a killed agent
     Probes,
     /// 2,000 exec probes, 300 pods' lives, 10,000 clients that die: `berth cri` and its shims do not grow
@@ -169,6 +171,8 @@ enum BenchTask {
     Cri(Json),
     /// Attaching pods to a network, our plugins beside the reference's
     Cni(Json),
+    /// A container's life, `berth-oci` beside crun and runc
+    Oci(Json),
     /// Build and fetch what Berth is compared with
     Reference,
 }
@@ -250,7 +254,7 @@ fn run(cli: Cli) -> Result<()> {
             let needs = match command {
                 E2eTask::Cni => prepare_cni,
                 E2eTask::CriImages => prepare_cri,
-                E2eTask::CriProxy { .. } | E2eTask::Soak { .. } => prepare_runtime,
+                E2eTask::CriProxy { .. } | E2eTask::Soak { .. } | E2eTask::Podman => prepare_runtime,
                 E2eTask::Stream => prepare_stream,
                 _ => prepare_e2e,
             };
@@ -270,6 +274,9 @@ fn run(cli: Cli) -> Result<()> {
         }
         Task::Bench { command: BenchTask::Cni(Json { json }) } => {
             house::run(|| prepare(prepare_cni), || bench::cni(json))
+        }
+        Task::Bench { command: BenchTask::Oci(Json { json }) } => {
+            house::run(|| prepare(bench::build_oci), || bench::oci(json))
         }
         Task::Bench { command: BenchTask::Reference } => bench::build_reference(),
         Task::Critest(CritestArguments { reference, vm, focus, arguments }) => {
@@ -383,6 +390,7 @@ fn e2e(task: &E2eTask) -> Result<()> {
         E2eTask::CriProxy { pods, at_once, seed } => {
             scenario::cri_proxy::play(scenario::cri_proxy::Options { pods: *pods, at_once: *at_once, seed: *seed })
         }
+        E2eTask::Podman => scenario::podman::play(),
         E2eTask::Probes => scenario::probes::play(),
         E2eTask::Soak { times } => scenario::soak::play(*times),
         E2eTask::StockKubelet { stats_from_cri } => scenario::stock_kubelet::play(*stats_from_cri),

@@ -51,6 +51,18 @@ impl Cgroup {
 }
 
 impl Cgroup {
+    /// Sets device rules in the form of the v1 controller, (file, line) each: `false` where this machine has none.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn write_device_rules(&self, lines: &[(&'static str, String)]) -> Result<bool, CgroupError> {
+        let Some(folder) = self.controller("devices") else { return Ok(false) };
+        for (file, line) in lines {
+            write(&folder, file, line)?;
+        }
+        Ok(true)
+    }
+
     /// Lets a program decide what the cgroup's processes may do with devices (cgroup v2; see
     /// [`berth_sys::bpf::load_device_filter`]): `false` where this machine has no v2 tree. It goes with the cgroup.
     ///

@@ -23,6 +23,8 @@ pub enum CgroupError {
         what: &'static str,
         reason: String,
     },
+    #[error("{field}: {reason}")]
+    Setting { field: String, reason: String },
     #[error("cgroup {path} still has processes after {waited_ms} ms: {pids:?}")]
     Busy { path: String, waited_ms: u64, pids: Vec<i32> },
 }

@@ -14,11 +14,12 @@ mod files;
 mod host;
 mod kill;
 mod limits;
+mod settings;
 mod usage;
 mod v1;
 mod v2;
 
-pub use berth_plan::resources::Resources;
+pub use berth_plan::resources::{Resources, Setting};
 pub use cgroup::{Cgroup, Entrances, Handles};
 pub use devices::{DeviceRule, Devices};
 pub use error::CgroupError;

@@ -1,11 +1,15 @@
 //! Capabilities: names, bits, and the sets that a container gets.
 
-use std::{collections::HashSet, str::FromStr};
+use std::collections::HashSet;
+#[cfg(feature = "cri")]
+use std::str::FromStr;
 
+#[cfg(feature = "cri")]
 use berth_cri_proto::v1 as cri;
 use berth_plan::container::Capabilities;
 use oci_spec::runtime::{Capability, LinuxCapabilities};
 
+#[cfg(feature = "cri")]
 use crate::error::ConfigError;
 
 /// Names without `CAP_`, by bit (linux/capability.h).
@@ -89,6 +93,7 @@ pub fn names(mask: u64) -> impl Iterator<Item = String> {
 /// Inheritable stays empty (CVE-2022-29162) unless ambient capabilities are asked for, which the kernel allows only
 /// within it. A process of another user than root loses permitted and effective at its execve, as with runc; that is the
 /// kernel's doing.
+#[cfg(feature = "cri")]
 pub fn sets(asked: &cri::Capability, privileged: bool, bounding: u64) -> Result<Capabilities, ConfigError> {
     const ADD: &str = "linux.security_context.capabilities.add_capabilities";
     const DROP: &str = "linux.security_context.capabilities.drop_capabilities";
@@ -121,6 +126,7 @@ pub fn sets(asked: &cri::Capability, privileged: bool, bounding: u64) -> Result<
     Ok(Capabilities { bounding: set, effective: set, permitted: set, inheritable: ambient, ambient })
 }
 
+#[cfg(feature = "cri")]
 fn masks(field: &str, names: &[String]) -> Result<(bool, u64), ConfigError> {
     let mut all = false;
     let mut mask = 0;
@@ -137,6 +143,7 @@ fn masks(field: &str, names: &[String]) -> Result<(bool, u64), ConfigError> {
 }
 
 /// The form of the OCI configuration.
+#[cfg(feature = "cri")]
 pub(crate) fn to_oci(sets: &Capabilities) -> LinuxCapabilities {
     let mut oci = LinuxCapabilities::default();
     oci.set_bounding(to_set(sets.bounding))
@@ -158,6 +165,7 @@ pub(crate) fn from_oci(oci: &LinuxCapabilities) -> Capabilities {
     }
 }
 
+#[cfg(feature = "cri")]
 fn to_set(mask: u64) -> Option<HashSet<Capability>> {
     let set: HashSet<_> = NAMES
         .iter()
@@ -172,5 +180,5 @@ fn from_set(set: &Option<HashSet<Capability>>) -> u64 {
     set.iter().flatten().filter_map(|capability| parse(&capability.to_string())).fold(0, |mask, bit| mask | bit)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cri"))]
 mod tests;

@@ -60,6 +60,21 @@ pub fn compile(rules: &[Rule]) -> Vec<u8> {
     program.0
 }
 
+/// The same rules as the devices controller of cgroup v1 takes them: (file, line) each.
+pub fn lines(rules: &[Rule]) -> Vec<(&'static str, String)> {
+    let number = |number: Option<u32>| number.map_or_else(|| "*".to_owned(), |number| number.to_string());
+    let line = |rule: &Rule| {
+        let file = if rule.allow { "devices.allow" } else { "devices.deny" };
+        let kind = match rule.kind {
+            None => return (file, "a".to_owned()),
+            Some(DeviceKind::Block) => 'b',
+            Some(DeviceKind::Character) => 'c',
+        };
+        (file, format!("{kind} {}:{} {}", number(rule.major), number(rule.minor), rule.access))
+    };
+    [("devices.deny", "a".to_owned())].into_iter().chain(rules.iter().map(line)).collect()
+}
+
 impl Exceptions {
     fn of(rules: &[Rule]) -> Self {
         let mut exceptions = Self { allow: false, list: Vec::new() };

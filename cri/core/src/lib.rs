@@ -9,7 +9,8 @@
 //! | [`compile::sandbox`] | `PodSandboxConfig` | [`compile::SandboxPlan`], part of the sandbox's record |
 //! | [`compile::container`] | `ContainerConfig` | the OCI configuration and the plan made from it |
 //! | [`compile::exec`] | a container's plan and a command | the plan of a process that joins it |
-//! | [`compile::lower::container`] | an OCI configuration | the plan (`berth-oci`) |
+//! | [`compile::lower::container`] | an OCI configuration | the plan |
+//! | [`bundle::compile`] | a bundle's OCI configuration | what `berth-oci` executes |
 //! | [`device_filter::compile`] | device rules | the eBPF program for cgroup v2 |
 //! | [`resources::from_cri`] | `LinuxContainerResources` | limits for `cri/cgroup` |
 //!
@@ -21,25 +22,38 @@
 //! configurations are hostile input: what cannot be carried out exactly is refused with a [`ConfigError`] that names the
 //! CRI field, the reason and the remedy. What Berth does not have yet (SELinux labels, seccomp notification) is
 //! refused the same way, never left out silently.
+//!
+//! Without the feature `cri` there is only what an OCI configuration needs: `berth-oci` is built without gRPC.
 
 pub mod apparmor;
+pub mod bundle;
 pub mod capabilities;
+#[cfg(feature = "cri")]
 pub mod cdi;
 pub mod compile;
 pub mod device_filter;
 mod error;
 pub mod host;
+#[cfg(feature = "cri")]
 pub mod ids;
+#[cfg(feature = "cri")]
 pub mod mountinfo;
+#[cfg(feature = "cri")]
 pub mod names;
+#[cfg(feature = "cri")]
 pub mod reference;
+#[cfg(feature = "cri")]
 pub mod resources;
 pub mod seccomp;
 pub mod signals;
+#[cfg(feature = "cri")]
 pub mod state;
+#[cfg(feature = "cri")]
 pub mod users;
+#[cfg(feature = "cri")]
 pub mod view;
 
 pub use error::ConfigError;
 pub use host::HostFacts;
+#[cfg(feature = "cri")]
 pub use view::{ImageView, Paths, SandboxView};

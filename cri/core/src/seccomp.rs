@@ -17,7 +17,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-pub use compiler::compile;
+pub use compiler::{Installation, compile, installation};
 pub use default::runtime_default;
 
 use crate::host::Arch;

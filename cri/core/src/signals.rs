@@ -1,7 +1,9 @@
 //! Signal names and numbers, and which one stops a container.
 
+#[cfg(feature = "cri")]
 use berth_cri_proto::v1 as cri;
 
+#[cfg(feature = "cri")]
 use crate::view::ImageView;
 
 /// The default stop signal.
@@ -72,6 +74,7 @@ pub fn parse(text: &str) -> Option<i32> {
 
 /// The signal that stops a container: the configuration's, the image's, or SIGTERM. An image whose `STOPSIGNAL` makes no
 /// sense still stops.
+#[cfg(feature = "cri")]
 pub fn stop(config: &cri::ContainerConfig, image: &ImageView) -> i32 {
     let asked = match config.stop_signal() {
         cri::Signal::RuntimeDefault => None,
@@ -80,5 +83,5 @@ pub fn stop(config: &cri::ContainerConfig, image: &ImageView) -> i32 {
     asked.or_else(|| parse(&image.stop_signal)).unwrap_or(SIGTERM)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cri"))]
 mod tests;

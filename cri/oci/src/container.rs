@@ -96,7 +96,7 @@ pub(crate) fn finish(
     devices::link_all(&root, &plan.links)?;
     if plan.process.terminal {
         let pair = terminal::open(&root)?;
-        terminal::mount_console(&root, &plan.mounts, &pair)?;
+        terminal::mount_console(&root, plan.mounts.iter(), &pair)?;
         terminal::take(pair, report.as_fd())?;
     }
     sysctl::write_all(host.proc(), &plan.sysctls)?;
@@ -126,7 +126,7 @@ pub(crate) fn read_plan<T: codec::Frame>(plan: &OwnedFd) -> Result<T, Failure> {
 }
 
 /// After the change of roots: pivot_root(2) takes no shared mount.
-fn spread_root(root: &Root, propagation: u64) -> Result<(), Failure> {
+pub(crate) fn spread_root(root: &Root, propagation: u64) -> Result<(), Failure> {
     // Of the root mount alone: mounts below have what they were given.
     let propagation = propagation & !mount::RECURSIVE;
     if propagation == 0 {

@@ -38,7 +38,8 @@ impl IdMaps {
     /// Shows a detached tree with these ids.
     pub(crate) fn apply(&mut self, tree: &Tree, ids: IdRange, what: &str) -> Result<(), Failure> {
         let namespace = self.namespace(ids)?;
-        tree.set_ids(namespace).at(Stage::Mount, || format!("show {what:?} with the ids of a user namespace (idmap)"))
+        tree.set_ids(namespace, false)
+            .at(Stage::Mount, || format!("show {what:?} with the ids of a user namespace (idmap)"))
     }
 }
 
@@ -75,7 +76,7 @@ impl<'a> Layers<'a> {
         if let Some(namespace) = self.namespace
             && !self.shown.iter().any(|shown| shown == path)
         {
-            tree.set_ids(namespace)
+            tree.set_ids(namespace, false)
                 .at(Stage::Rootfs, || format!("show {path:?} with the ids of the user namespace (idmap)"))?;
         }
         Ok(tree)

@@ -37,15 +37,15 @@ pub struct Starting {
 }
 
 /// What the child says right before execve(2); the socket's end follows when that succeeded.
-const READY: u8 = 1;
+pub(crate) const READY: u8 = 1;
 /// What the child says before a failure's frame.
-const FAILED: u8 = 2;
+pub(crate) const FAILED: u8 = 2;
 /// What the child says with its terminal's master.
-const TERMINAL: u8 = 3;
+pub(crate) const TERMINAL: u8 = 3;
 /// What the child says, before all else, when another process goes on in its place: that one's number follows.
-const HEIR: u8 = 4;
+pub(crate) const HEIR: u8 = 4;
 /// A report's largest packet, and the most that is kept of all.
-const MAX_REPORT: usize = 8192;
+pub(crate) const MAX_REPORT: usize = 8192;
 
 /// Where a container's first process is born.
 #[derive(Debug, Clone, Copy)]

@@ -54,7 +54,7 @@ pub(crate) fn mount_all(root: &Root, sources: Vec<Source<'_>>, in_user_namespace
             (MountSource::Filesystem { kind, options }, _) => {
                 filesystem(root, mount, kind, options, in_user_namespace)?;
             }
-            (MountSource::Cgroup { hierarchies, links }, _) => cgroups::mount(root, mount, hierarchies, links)?,
+            (MountSource::Cgroup { hierarchies, links }, _) => cgroups::mount(root, mount, hierarchies, links, &[])?,
             (MountSource::Bind { .. } | MountSource::Image { .. }, Some(tree)) => bind_tree(root, mount, &tree)?,
             (MountSource::Bind { .. } | MountSource::Image { .. }, None) => {
                 return Err(refused(Stage::Mount, format!("the source of {:?} was not opened", mount.destination)));
@@ -64,7 +64,7 @@ pub(crate) fn mount_all(root: &Root, sources: Vec<Source<'_>>, in_user_namespace
     Ok(())
 }
 
-fn filesystem(
+pub(crate) fn filesystem(
     root: &Root,
     mount: &Mount,
     kind: &str,
@@ -115,7 +115,19 @@ fn complaint(context: &FsContext) -> String {
 }
 
 fn bind_tree(root: &Root, mount: &Mount, tree: &Tree) -> Result<(), Failure> {
-    let destination = &mount.destination;
+    finish_bound(tree, mount)?;
+    attach_bound(root, &mount.destination, tree)
+}
+
+/// Gives a bound tree what its mount says.
+pub(crate) fn finish_bound(tree: &Tree, mount: &Mount) -> Result<(), Failure> {
+    let act = || format!("mount to {:?}", mount.destination);
+    tree.set_attributes(mount.attr_set, mount.attr_clear, mount.recursive_attr).at(Stage::Mount, act)?;
+    set_propagation(tree, mount)
+}
+
+/// Attaches a tree that is finished.
+pub(crate) fn attach_bound(root: &Root, destination: &str, tree: &Tree) -> Result<(), Failure> {
     let act = || format!("mount to {destination:?}");
     let facts = path::facts(tree.as_fd()).at(Stage::Mount, act)?;
     let target = if facts.is_folder() {
@@ -124,8 +136,6 @@ fn bind_tree(root: &Root, mount: &Mount, tree: &Tree) -> Result<(), Failure> {
         root.touch(destination, Mode::from_raw_mode(0o644)).at(Stage::Mount, || format!("make {destination:?}"))?
     };
     refuse_inside_proc(&target, tree, destination)?;
-    tree.set_attributes(mount.attr_set, mount.attr_clear, mount.recursive_attr).at(Stage::Mount, act)?;
-    set_propagation(tree, mount)?;
     tree.attach(target).at(Stage::Mount, act)
 }
 

@@ -20,6 +20,34 @@ const EACCES: i32 = 13;
 
 /// Becomes the plan's process. Runs in the container's root; returns only what went wrong.
 pub(crate) fn execute(process: &Process, report: BorrowedFd<'_>) -> Result<Infallible, Failure> {
+    let prepared = prepare(process)?;
+    // What is left open is close-on-exec already; this is for what nobody thought of.
+    fd::cloexec_all().at(Stage::Execve, || "close descriptors".to_owned())?;
+    // A profile may forbid any of these calls to the program, so all of ours but execve come first.
+    launch::tell_ready(report);
+    restrict(process, prepared.capabilities, install)?;
+    Err(prepared.execute())
+}
+
+/// A process on its last steps.
+pub(crate) struct Prepared {
+    program: CString,
+    arguments: Vec<CString>,
+    environment: Vec<CString>,
+    pub(crate) capabilities: Capabilities,
+}
+
+impl Prepared {
+    /// execve(2): returns only what went wrong.
+    pub(crate) fn execute(&self) -> Failure {
+        let error = sys::execute(&self.program, &self.arguments, &self.environment);
+        let message = format!("exec {}: {}", self.program.to_string_lossy(), describe(&error));
+        Failure { stage: Stage::Execve, errno: error.raw_os_error().unwrap_or(0), message }
+    }
+}
+
+/// Everything that can go wrong while the process still may do what it likes: who it is, and which program it will be.
+pub(crate) fn prepare(process: &Process) -> Result<Prepared, Failure> {
     let name = process.args.first().ok_or_else(|| refused(Stage::Execve, "no command was given"))?;
     let arguments = texts(&process.args, "an argument")?;
     let environment = texts(&process.env, "an environment variable")?;
@@ -48,14 +76,11 @@ pub(crate) fn execute(process: &Process, report: BorrowedFd<'_>) -> Result<Infal
     }
     let program = lookup::program(name, &process.env)?;
     apparmor::on_execute(&process.apparmor)?;
-    // What is left open is close-on-exec already; this is for what nobody thought of.
-    fd::cloexec_all().at(Stage::Execve, || "close descriptors".to_owned())?;
-    // A profile may forbid any of these calls to the program, so all of ours but execve come first.
-    launch::tell_ready(report);
-    restrict(process, capabilities)?;
-    let error = sys::execute(&program, &arguments, &environment);
-    let message = format!("exec {}: {}", program.to_string_lossy(), describe(&error));
-    Err(Failure { stage: Stage::Execve, errno: error.raw_os_error().unwrap_or(0), message })
+    Ok(Prepared { program, arguments, environment, capabilities })
+}
+
+fn install(filter: &[u8]) -> Result<(), Failure> {
+    seccomp::install(filter).at(Stage::Seccomp, || "install the seccomp filter".to_owned())
 }
 
 fn texts(texts: &[String], what: &str) -> Result<Vec<CString>, Failure> {
@@ -85,10 +110,19 @@ pub(crate) fn give_streams(uid: u32) -> Result<(), Failure> {
         let facts = path::facts(stream).at(Stage::User, act)?;
         let ours = facts.is_fifo() || terminal::is_peer(stream).at(Stage::User, act)?;
         if ours && facts.uid != uid {
-            fd::give(stream, uid, facts.gid).at(Stage::User, act)?;
+            match fd::give(stream, uid, facts.gid) {
+                // Streams of somebody outside of the user namespace, or on a file system that can't: as they are, then.
+                Err(error) if lenient(&error) => {}
+                other => other.at(Stage::User, act)?,
+            }
         }
     }
     Ok(())
+}
+
+fn lenient(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), InvalidInput | PermissionDenied | ReadOnlyFilesystem)
 }
 
 /// The wanted sets less what this process does not have itself: nobody can give what he lacks, and "all" means all ours.
@@ -108,24 +142,30 @@ fn available(wanted: Capabilities) -> io::Result<Capabilities> {
 
 /// Capabilities, no_new_privileges and the filter. The filter comes as late as it can; without no_new_privileges only
 /// CAP_SYS_ADMIN can install it, so there it must come before the capabilities go.
-fn restrict(process: &Process, capabilities: Capabilities) -> Result<(), Failure> {
+pub(crate) fn restrict(
+    process: &Process,
+    capabilities: Capabilities,
+    install: impl FnOnce(&[u8]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let Capabilities { permitted, effective, inheritable, ambient, .. } = capabilities;
-    let install = || match process.seccomp.as_slice() {
-        [] => Ok(()),
-        filter => seccomp::install(filter).at(Stage::Seccomp, || "install the seccomp filter".to_owned()),
-    };
+    let filter = process.seccomp.as_slice();
     let act = || "set the capabilities".to_owned();
-    if !process.no_new_privileges && !process.seccomp.is_empty() {
+    let mut install = (!filter.is_empty()).then_some(install);
+    if !process.no_new_privileges
+        && let Some(install) = install.take()
+    {
         // The change of user has emptied the effective set.
         let ours = caps::permitted().at(Stage::Capabilities, act)?;
         caps::set(ours, ours, 0).at(Stage::Capabilities, act)?;
-        install()?;
+        install(filter)?;
     }
     caps::set(effective, permitted, inheritable).at(Stage::Capabilities, act)?;
     caps::set_ambient(ambient).at(Stage::Capabilities, || "set the ambient capabilities".to_owned())?;
     if process.no_new_privileges {
         credentials::set_no_new_privileges().at(Stage::Capabilities, || "set no_new_privileges".to_owned())?;
-        install()?;
+        if let Some(install) = install.take() {
+            install(filter)?;
+        }
     }
     Ok(())
 }

@@ -30,9 +30,13 @@ pub(crate) fn open(root: &Root) -> Result<Pair, Failure> {
 
 /// Puts the terminal at `/dev/console`, where the container's `/dev` is one of our making. In one that was bound from the
 /// host nothing is covered: the mount might travel back.
-pub(crate) fn mount_console(root: &Root, mounts: &[Mount], pair: &Pair) -> Result<(), Failure> {
+pub(crate) fn mount_console<'a>(
+    root: &Root,
+    mut mounts: impl Iterator<Item = &'a Mount>,
+    pair: &Pair,
+) -> Result<(), Failure> {
     let ours = |mount: &Mount| mount.destination == "/dev" && matches!(mount.source, MountSource::Filesystem { .. });
-    if !mounts.iter().any(ours) {
+    if !mounts.any(ours) {
         return Ok(());
     }
     let act = || format!("mount the terminal to {CONSOLE:?}");

@@ -4,6 +4,7 @@
 //! `cri/oci`) executes them and decides nothing. Both sides exchange fixed, bounded binary frames ([`codec`]), so that
 //! the shim needs no allocator-hungry format, and this crate depends on nothing.
 
+pub mod bundle;
 pub mod codec;
 pub mod container;
 pub mod message;

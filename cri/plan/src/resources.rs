@@ -24,3 +24,14 @@ pub struct Resources {
     /// Files of cgroup v2, written as they are after the rest.
     pub unified: Vec<(String, String)>,
 }
+
+/// A file of a controller, beside what [`Resources`] says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Where the limit comes from, `linux.resources.blockIO.weight`, for messages.
+    pub field: String,
+    /// The v1 controller; on v2 it is only a name.
+    pub controller: String,
+    /// (name, value): kernels know the limit by different names, and the first that is there is written.
+    pub files: Vec<(String, String)>,
+}

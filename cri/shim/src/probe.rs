@@ -21,9 +21,9 @@ pub(crate) fn user_namespaces(folder: &Path) -> io::Result<()> {
     namespace::unshare(Namespaces::MOUNT)?;
     mount::set_propagation_of("/", mount::PRIVATE | mount::RECURSIVE)?;
     let tmpfs = FsContext::open("tmpfs")?.mount(0)?;
-    tmpfs.set_ids(user.as_fd()).map_err(at("show a tmpfs with other ids"))?;
+    tmpfs.set_ids(user.as_fd(), false).map_err(at("show a tmpfs with other ids"))?;
     let tree = Tree::copy_path(folder, false)?;
-    tree.set_ids(user.as_fd()).map_err(at("show the runtime's folder with other ids"))?;
+    tree.set_ids(user.as_fd(), false).map_err(at("show the runtime's folder with other ids"))?;
     // An overlay takes it as a layer only where it can deal with the ids.
     let place = |path: &Path| fd::open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty());
     tree.attach(place(folder)?)?;

@@ -1,7 +1,7 @@
 //! Descriptors: pipes, duplicates, the standard ones, and closing what is not wanted.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -105,6 +105,36 @@ pub fn cloexec_all() -> io::Result<()> {
     // SAFETY: marking close-on-exec changes nothing for who owns a descriptor; close_range(2) touches no memory of ours.
     let answer = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     crate::outcome(answer).map(drop)
+}
+
+/// Has the first `count` descriptors from 3 up survive execve(2).
+///
+/// # Errors
+/// What fcntl(2) answers: `EBADF` where one of them is not open.
+pub fn keep_first(count: u32) -> io::Result<()> {
+    for number in (3..).take(usize::try_from(count).map_err(|_| io::ErrorKind::InvalidInput)?) {
+        // SAFETY: changing a descriptor's flag changes nothing for who owns it, and one that is not open is refused.
+        let answer = unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
+        crate::outcome(answer.into())?;
+    }
+    Ok(())
+}
+
+/// Copies of the first `count` descriptors from 3 up, as a program was started with them: for the first lines of `main`.
+///
+/// # Errors
+/// What fcntl(2) answers: `EBADF` where one of them is not open.
+pub fn inherited(count: u32) -> io::Result<Vec<OwnedFd>> {
+    let numbers = (3..).take(usize::try_from(count).map_err(|_| io::ErrorKind::InvalidInput)?);
+    let copy = |number| {
+        // SAFETY: fcntl(2) takes integers, and refuses a descriptor that is not open.
+        let answer = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+        let copy = crate::outcome(answer.into())?;
+        let copy = i32::try_from(copy).map_err(|_| io::ErrorKind::InvalidData)?;
+        // SAFETY: the call has just made the descriptor, and nobody else has it.
+        Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+    };
+    numbers.map(copy).collect()
 }
 
 /// Closes every descriptor from `first` up. The caller vouches that nobody uses one of them again.

@@ -43,12 +43,21 @@ pub const PANICKED: i32 = 101;
 /// # Errors
 /// What clone3(2) answers; [`io::ErrorKind::Unsupported`] when the process has several threads.
 pub fn spawn(birth: &Birth<'_>, body: fn(Vec<OwnedFd>) -> i32) -> io::Result<Child> {
+    spawn_with(birth, &body, |body, descriptors| body(descriptors))
+}
+
+/// As [`spawn`], and the child sees `context` in its copy of the memory. A descriptor in it would be closed there: hand
+/// it over in [`Birth::descriptors`].
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_with<T: ?Sized>(birth: &Birth<'_>, context: &T, body: fn(&T, Vec<OwnedFd>) -> i32) -> io::Result<Child> {
     let mut pidfd: libc::c_int = -1;
     let flags =
         libc::CLONE_PIDFD as u64 | u64::try_from(birth.namespaces.bits()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let pid = clone3(flags, birth.cgroup, &mut pidfd)?;
     if pid == 0 {
-        run_child(birth, body);
+        run_child(birth, context, body);
     }
     // SAFETY: the kernel has stored a new descriptor in `pidfd` (CLONE_PIDFD), which nobody else owns.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
@@ -158,12 +167,12 @@ fn exit(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-fn run_child(birth: &Birth<'_>, body: fn(Vec<OwnedFd>) -> i32) -> ! {
+fn run_child<T: ?Sized>(birth: &Birth<'_>, context: &T, body: fn(&T, Vec<OwnedFd>) -> i32) -> ! {
     // A panic must not unwind into the copy of the parent's stack.
     let status = catch_unwind(AssertUnwindSafe(|| match take_descriptors(birth) {
         Ok(descriptors) => {
             crate::signal::reset_all();
-            body(descriptors)
+            body(context, descriptors)
         }
         Err(error) => error.raw_os_error().unwrap_or(PANICKED),
     }));

@@ -9,7 +9,7 @@
 //! - [`mount`]: the mount API by descriptors (fsopen, open_tree, move_mount, mount_setattr), pivot_root
 //! - [`fork`]: a child of a single-threaded process, with namespaces, cgroup and descriptors as asked
 //! - [`pidfd`], [`namespace`], [`userns`], [`signal`], [`process`]: processes and what they are in
-//! - [`caps`], [`credentials`], [`rlimit`], [`seccomp`], [`bpf`]: what a process may do
+//! - [`caps`], [`credentials`], [`rlimit`], [`seccomp`], [`bpf`]: what a process may do; [`schedule`]: when, and as what
 //! - [`allocator`]: limits of the C library's
 //! - [`memfd`], [`seqpacket`], [`terminal`], [`event`], [`fd`]: descriptors and waiting
 
@@ -28,6 +28,7 @@ pub mod path;
 pub mod pidfd;
 pub mod process;
 pub mod rlimit;
+pub mod schedule;
 pub mod seccomp;
 pub mod seqpacket;
 pub mod signal;

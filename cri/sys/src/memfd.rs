@@ -20,6 +20,19 @@ pub fn sealed(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
+/// Whether a descriptor is a memory file that nobody can change.
+pub fn is_sealed(fd: BorrowedFd<'_>) -> bool {
+    rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SEALS))
+}
+
+/// An empty memory file that can be written.
+///
+/// # Errors
+/// What the kernel answers.
+pub fn unsealed(name: &str) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?)
+}
+
 /// Reads all of a memory file of at most `limit` bytes, which must be sealed: what was checked stays what it was.
 ///
 /// # Errors

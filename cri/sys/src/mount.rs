@@ -117,13 +117,17 @@ impl Tree {
         Ok(Self { fd: rustix::mount::open_tree(handle, "", flags)? })
     }
 
+    /// Takes a descriptor of a tree that another process has made.
+    pub fn from_fd(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
     /// Attaches the mount to what `target` stands for: a folder to a folder, a file to a file.
     ///
     /// # Errors
     /// What move_mount(2) answers.
     pub fn attach(&self, target: impl AsFd) -> io::Result<()> {
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        Ok(rustix::mount::move_mount(&self.fd, "", target, "", flags)?)
+        attach(self.fd.as_fd(), target.as_fd())
     }
 
     /// Sets and clears `MOUNT_ATTR_*`, of the whole tree where `recursive`. Other attributes stay.
@@ -142,16 +146,16 @@ impl Tree {
         set_propagation(self.fd.as_fd(), propagation)
     }
 
-    /// Shows the files of the tree's first mount, which must be detached, with the ids of a user namespace: what belongs
+    /// Shows the files of the tree's first mount, or of all where `recursive`, which must be detached, with the ids of a user namespace: what belongs
     /// to user 0 on disk belongs to the namespace's user 0 (`MOUNT_ATTR_IDMAP`, Linux 5.12; overlayfs layers 5.19, tmpfs
     /// 6.3).
     ///
     /// # Errors
     /// What mount_setattr(2) answers: `EINVAL` for a file system that can't do it, `EPERM` for a mount that has ids.
-    pub fn set_ids(&self, user_namespace: BorrowedFd<'_>) -> io::Result<()> {
+    pub fn set_ids(&self, user_namespace: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
         let userns_fd = u64::try_from(user_namespace.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let attributes = libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
-        setattr(self.fd.as_fd(), &attributes, false)
+        setattr(self.fd.as_fd(), &attributes, recursive)
     }
 
     /// Takes an attached mount away again, with all below it.
@@ -174,6 +178,28 @@ impl From<Tree> for OwnedFd {
     fn from(tree: Tree) -> Self {
         tree.fd
     }
+}
+
+/// As [`Tree::attach`].
+///
+/// # Errors
+/// As [`Tree::attach`].
+pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(tree, "", target, "", flags)?)
+}
+
+/// Moves `root` (a mount's root) over `/` and makes it the caller's root: where pivot_root(2) can't (a root file system
+/// that is an initramfs). The old one stays below, out of reach without CAP_SYS_CHROOT.
+///
+/// # Errors
+/// What move_mount(2) and chroot(2) answer.
+pub fn move_to_root(root: BorrowedFd<'_>) -> io::Result<()> {
+    let old = crate::fd::open("/", OFlags::PATH | OFlags::DIRECTORY, Mode::empty())?;
+    attach(root, old.as_fd())?;
+    rustix::process::fchdir(root)?;
+    rustix::process::chroot(".")?;
+    Ok(rustix::process::chdir("/")?)
 }
 
 fn copy_flags(recursive: bool) -> OpenTreeFlags {

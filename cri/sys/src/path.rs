@@ -230,7 +230,11 @@ pub fn open_below(
     Err(last.into())
 }
 
-fn link_target(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<PathBuf>> {
+/// Where the link `name` in `folder` leads; `None` for what is no link.
+///
+/// # Errors
+/// What readlinkat(2) answers.
+pub fn link_target(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<PathBuf>> {
     match rustix::fs::readlinkat(folder, name, Vec::new()) {
         Ok(target) => Ok(Some(PathBuf::from(OsStr::from_bytes(target.as_bytes())))),
         // No link (any more): the caller looks again.
@@ -300,6 +304,68 @@ pub fn facts(fd: BorrowedFd<'_>) -> io::Result<Facts> {
         uid: stat.st_uid,
         gid: stat.st_gid,
     })
+}
+
+/// A handle of `name` in `folder`, which is not followed when it is a link.
+///
+/// # Errors
+/// What openat(2) answers.
+pub fn open_child(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(folder, name, flags, Mode::empty())?)
+}
+
+/// The names in a folder, without `.` and `..`.
+///
+/// # Errors
+/// What openat(2) and getdents64(2) answer.
+pub fn names(folder: BorrowedFd<'_>) -> io::Result<Vec<Vec<u8>>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = rustix::fs::openat(folder, ".", flags, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(&open)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Gives the folder behind one handle the mode and the owner of another's.
+///
+/// # Errors
+/// What fchownat(2) and fchmodat(2) answer.
+pub fn copy_attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    let stat = rustix::fs::fstat(from)?;
+    give(to, stat.st_uid, stat.st_gid)?;
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+    Ok(rustix::fs::chmodat(to, ".", mode, AtFlags::empty())?)
+}
+
+/// A copy of what is no folder and no link as `name` in `folder`, with its mode and owner; sockets are left out.
+///
+/// # Errors
+/// What openat(2), read(2), write(2) and mknodat(2) answer.
+pub fn copy_file(from: BorrowedFd<'_>, folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    let stat = rustix::fs::fstat(from)?;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+    if kind == FileType::Socket {
+        return Ok(());
+    }
+    if kind == FileType::RegularFile {
+        // Reopened through the handle: the same file, whatever has become of its name.
+        let mut source = File::open(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&from)))?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut copy = File::from(rustix::fs::openat(folder, name, flags, mode)?);
+        io::copy(&mut source, &mut copy)?;
+    } else {
+        rustix::fs::mknodat(folder, name, kind, mode, stat.st_rdev)?;
+    }
+    let made = open_child(folder, name)?;
+    give(made.as_fd(), stat.st_uid, stat.st_gid)?;
+    Ok(rustix::fs::chmodat(folder, name, mode, AtFlags::empty())?)
 }
 
 /// Whether a handle lies on procfs itself (fstatfs(2), `PROC_SUPER_MAGIC`).

@@ -1,6 +1,7 @@
 //! System call filters: seccomp(2), Linux 3.17.
 
 use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// The kernel's limit of a filter's length (`BPF_MAXINSNS`).
 const MAX_INSTRUCTIONS: usize = 4096;
@@ -12,6 +13,38 @@ const INSTRUCTION: usize = 8;
 /// # Errors
 /// [`io::ErrorKind::InvalidInput`] when `bpf` is no such array; `EINVAL` when the kernel rejects the program; `EACCES`.
 pub fn install(bpf: &[u8]) -> io::Result<()> {
+    load(bpf, 0).map(drop)
+}
+
+/// Logs every action but "allow" (Linux 4.14).
+pub const LOG: u64 = libc::SECCOMP_FILTER_FLAG_LOG;
+/// Leaves speculative store bypass on (Linux 4.17).
+pub const SPEC_ALLOW: u64 = libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
+/// Once a listener has received a notification, only a fatal signal interrupts the call (Linux 5.19).
+pub const WAIT_KILLABLE: u64 = libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+
+/// As [`install`], with [`LOG`] and the like.
+///
+/// # Errors
+/// As [`install`]; `EINVAL` for flags that the kernel does not know.
+pub fn install_with(bpf: &[u8], flags: u64) -> io::Result<()> {
+    load(bpf, flags & !libc::SECCOMP_FILTER_FLAG_NEW_LISTENER).map(drop)
+}
+
+/// As [`install_with`], and gives the descriptor where calls that the filter answers with "notify" arrive
+/// (seccomp_unotify(2), Linux 5.0).
+///
+/// # Errors
+/// As [`install_with`]; `EBUSY` where a filter with a listener is installed already.
+pub fn install_listening(bpf: &[u8], flags: u64) -> io::Result<OwnedFd> {
+    let answer = load(bpf, flags | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+    let fd = RawFd::try_from(answer).map_err(|_| io::ErrorKind::InvalidData)?;
+    // SAFETY: with SECCOMP_FILTER_FLAG_NEW_LISTENER the call answers with a new descriptor (close-on-exec, always), which
+    // nobody else has.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn load(bpf: &[u8], flags: u64) -> io::Result<libc::c_long> {
     if bpf.is_empty() || !bpf.len().is_multiple_of(INSTRUCTION) || bpf.len() / INSTRUCTION > MAX_INSTRUCTIONS {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} bytes are no filter", bpf.len())));
     }
@@ -27,8 +60,8 @@ pub fn install(bpf: &[u8]) -> io::Result<()> {
     let length = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let filter = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
     // SAFETY: `filter` points to `length` instructions that live through the call; the kernel copies and checks them.
-    let answer = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter) };
-    crate::outcome(answer).map(drop)
+    let answer = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const filter) };
+    crate::outcome(answer)
 }
 
 /// Strict mode, for good: from here on the thread may read(2), write(2), return from signals and leave by [`leave`]; any

@@ -76,6 +76,41 @@ pub fn resize(terminal: impl AsFd, width: u16, height: u16) -> io::Result<()> {
     Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }
 
+/// Gives one terminal the size of another.
+///
+/// # Errors
+/// What ioctl(2) answers: `ENOTTY` for what is no terminal.
+pub fn copy_size(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    let size = rustix::termios::tcgetwinsize(from)?;
+    Ok(rustix::termios::tcsetwinsize(to, size)?)
+}
+
+/// A terminal that passes every byte on as it is; dropping this sets it back.
+#[derive(Debug)]
+pub struct Raw<'a> {
+    terminal: BorrowedFd<'a>,
+    before: rustix::termios::Termios,
+}
+
+impl<'a> Raw<'a> {
+    /// # Errors
+    /// `ENOTTY` for what is no terminal.
+    pub fn set(terminal: BorrowedFd<'a>) -> io::Result<Self> {
+        let before = rustix::termios::tcgetattr(terminal)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        rustix::termios::tcsetattr(terminal, rustix::termios::OptionalActions::Now, &raw)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for Raw<'_> {
+    fn drop(&mut self) {
+        let now = rustix::termios::OptionalActions::Now;
+        let _ = rustix::termios::tcsetattr(self.terminal, now, &self.before);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;

@@ -54,6 +54,12 @@ pub(super) fn measure_floor() -> Result<Floor> {
     Ok(floor)
 }
 
+/// The figure of [`CONTAINER`] alone.
+pub(super) fn container(dir: &Path) -> Result<Figure> {
+    layers(dir)?;
+    clone_exec(overlay_exec_true, all_namespaces())
+}
+
 fn namespace(dir: &Path) -> Result<Figure> {
     let path = dir.join("netns");
     let mut samples = Vec::new();

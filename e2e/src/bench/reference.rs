@@ -20,7 +20,7 @@ use crate::{apt, cni, command, paths, wait};
 const PAUSE: &str = "berth/pause:1";
 
 /// The v2 hierarchy of a hybrid layout.
-const UNIFIED: &str = "/sys/fs/cgroup/unified";
+pub(super) const UNIFIED: &str = "/sys/fs/cgroup/unified";
 /// The OCI runtimes below containerd, by the names of their handlers.
 pub(super) const HANDLERS: [&str; 2] = ["crun", "runc"];
 
@@ -61,12 +61,24 @@ pub fn build() -> Result<()> {
         command::logged(&mut command, &log)?;
     }
     build_plugins()?;
+    fetch_runtimes()
+}
+
+/// Fetches crun and runc if one is missing.
+pub(super) fn fetch_runtimes() -> Result<()> {
+    let folder = folder();
+    fs::create_dir_all(&folder)?;
     for (name, packages) in HANDLERS.into_iter().zip([CRUN, RUNC]) {
         if !folder.join(name).is_dir() {
             fetch(&folder, name, packages)?;
         }
     }
     Ok(())
+}
+
+/// One of [`HANDLERS`]' programs.
+pub(super) fn runtime(name: &str) -> Result<PathBuf> {
+    program(&folder().join(name))
 }
 
 /// Builds the reference's CNI plugins if one is missing (some seconds); answers with their folder.

@@ -84,6 +84,16 @@ pub(super) fn shim() -> Result<()> {
     Ok(())
 }
 
+/// A program per command: what is linked in is read again for each.
+pub(super) fn runtime() -> Result<()> {
+    let names = tree(&["--package", "berth-runtime", "--edges", "normal"])?;
+    let may = ["serde_json", "tracing"];
+    let mut unwanted = NOT_IN_SHIM.iter().filter(|name| !may.contains(*name)).chain(&["berth-cri-proto", "clap"]);
+    let found: Vec<&str> = unwanted.by_ref().filter(|name| names.contains(**name)).copied().collect();
+    ensure!(found.is_empty(), "berth-oci contains {}", found.join(", "));
+    Ok(())
+}
+
 pub(super) fn banned() -> Result<()> {
     let names = tree(&["--workspace", "--edges", "normal,build"])?;
     let found: Vec<String> =

@@ -7,7 +7,7 @@
 use berth_plan::container as plan;
 use oci_spec::runtime as oci;
 
-use super::mounts::IMAGE;
+use super::lower::IMAGE;
 use crate::{error::ConfigError, host::HostFacts};
 
 /// The file of a bundle with the container's OCI configuration.

@@ -4,7 +4,6 @@
 use berth_plan::container as plan;
 use oci_spec::runtime as oci;
 
-use super::mounts::{IMAGE, IMAGE_LAYER, IMAGE_SUB_PATH};
 use crate::{
     capabilities,
     error::ConfigError,
@@ -12,20 +11,25 @@ use crate::{
     seccomp,
 };
 
+/// The type of a mount that an image's files are, and its options.
+pub(super) const IMAGE: &str = "image";
+pub(super) const IMAGE_LAYER: &str = "layer=";
+pub(super) const IMAGE_SUB_PATH: &str = "subpath=";
+
 // linux/mount.h
-const MOUNT_ATTR_RDONLY: u64 = 0x1;
+pub(crate) const MOUNT_ATTR_RDONLY: u64 = 0x1;
 const MOUNT_ATTR_NOSUID: u64 = 0x2;
 const MOUNT_ATTR_NODEV: u64 = 0x4;
 const MOUNT_ATTR_NOEXEC: u64 = 0x8;
-const MOUNT_ATTR_ATIME: u64 = 0x70;
+pub(crate) const MOUNT_ATTR_ATIME: u64 = 0x70;
 const MOUNT_ATTR_NOATIME: u64 = 0x10;
 const MOUNT_ATTR_STRICTATIME: u64 = 0x20;
 const MOUNT_ATTR_NODIRATIME: u64 = 0x80;
 const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x20_0000;
-const MS_REC: u64 = 1 << 14;
+pub(crate) const MS_REC: u64 = 1 << 14;
 const MS_UNBINDABLE: u64 = 1 << 17;
 const MS_PRIVATE: u64 = 1 << 18;
-const MS_SLAVE: u64 = 1 << 19;
+pub(crate) const MS_SLAVE: u64 = 1 << 19;
 const MS_SHARED: u64 = 1 << 20;
 
 /// Device nodes that every container has: (path, major, minor).
@@ -39,7 +43,7 @@ const DEVICES: [(&str, u32, u32); 6] = [
 ];
 
 /// Links that every container has: (path, target).
-const LINKS: [(&str, &str); 6] = [
+pub(crate) const LINKS: [(&str, &str); 6] = [
     ("/dev/fd", "/proc/self/fd"),
     ("/dev/stdin", "/proc/self/fd/0"),
     ("/dev/stdout", "/proc/self/fd/1"),
@@ -125,7 +129,7 @@ fn range(
     }
 }
 
-fn new_namespaces(linux: &oci::Linux) -> plan::NewNamespaces {
+pub(crate) fn new_namespaces(linux: &oci::Linux) -> plan::NewNamespaces {
     let new =
         |typ| linux.namespaces().iter().flatten().any(|namespace| namespace.typ() == typ && namespace.path().is_none());
     plan::NewNamespaces {
@@ -138,7 +142,7 @@ fn new_namespaces(linux: &oci::Linux) -> plan::NewNamespaces {
     }
 }
 
-fn propagation(word: &str) -> Option<u64> {
+pub(crate) fn propagation(word: &str) -> Option<u64> {
     let (word, recursive) = match word.strip_prefix('r') {
         Some(rest) => (rest, MS_REC),
         None => (word, 0),
@@ -153,7 +157,7 @@ fn propagation(word: &str) -> Option<u64> {
 }
 
 /// The attribute of an option word, and whether the word sets or clears it.
-fn attribute(word: &str) -> Option<(u64, bool)> {
+pub(crate) fn attribute(word: &str) -> Option<(u64, bool)> {
     Some(match word {
         "ro" => (MOUNT_ATTR_RDONLY, true),
         "rw" => (MOUNT_ATTR_RDONLY, false),
@@ -172,7 +176,7 @@ fn attribute(word: &str) -> Option<(u64, bool)> {
 }
 
 /// The access time setting of an option word: one value of the `MOUNT_ATTR_ATIME` field, not a bit.
-fn access_time(word: &str) -> Option<u64> {
+pub(crate) fn access_time(word: &str) -> Option<u64> {
     Some(match word {
         "relatime" | "nostrictatime" => 0,
         "noatime" => MOUNT_ATTR_NOATIME,
@@ -268,12 +272,12 @@ fn lower_mount(facts: &HostFacts, index: usize, mount: &oci::Mount) -> Result<pl
     Ok(lowered)
 }
 
-fn text(path: &std::path::Path) -> String {
+pub(crate) fn text(path: &std::path::Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
 /// The cgroup file systems as this host has them.
-fn cgroup(layout: &CgroupLayout) -> plan::MountSource {
+pub(crate) fn cgroup(layout: &CgroupLayout) -> plan::MountSource {
     let flag = |name: &str| (name.to_owned(), String::new());
     let v1 = |hierarchy: &Hierarchy| {
         let mut options: Vec<_> = hierarchy.controllers.iter().map(|name| flag(name)).collect();
@@ -317,7 +321,7 @@ fn cgroup(layout: &CgroupLayout) -> plan::MountSource {
     }
 }
 
-fn devices(linux: &oci::Linux) -> Result<Vec<plan::Device>, ConfigError> {
+pub(crate) fn devices(linux: &oci::Linux) -> Result<Vec<plan::Device>, ConfigError> {
     let mut devices: Vec<_> = DEVICES
         .iter()
         .map(|(path, major, minor)| plan::Device {
@@ -390,7 +394,7 @@ fn process(
     })
 }
 
-fn rlimit(limit: &oci::PosixRlimit) -> plan::Rlimit {
+pub(crate) fn rlimit(limit: &oci::PosixRlimit) -> plan::Rlimit {
     use oci::PosixRlimitType as T;
     // asm-generic/resource.h, the same on every architecture here.
     let resource = match limit.typ() {

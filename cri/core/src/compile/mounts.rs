@@ -3,6 +3,7 @@
 use berth_cri_proto::v1 as cri;
 use oci_spec::runtime as oci;
 
+use super::lower::{IMAGE, IMAGE_LAYER, IMAGE_SUB_PATH};
 use super::{NamespaceScope, SandboxPlan, UserIds, container::mapping, sandbox};
 use crate::{
     error::{ConfigError, no_nul},
@@ -23,11 +24,6 @@ const DEFAULTS: [(&str, &str, &str, &[&str]); 7] = [
 /// Options that `Mount.mount_options` may add.
 const EXTRA_OPTIONS: [&str; 8] =
     ["noexec", "nodev", "nosuid", "nosymfollow", "noatime", "nodiratime", "relatime", "strictatime"];
-
-/// The type of an image's mount in the OCI configuration, and the words of its options.
-pub(super) const IMAGE: &str = "image";
-pub(super) const IMAGE_LAYER: &str = "layer=";
-pub(super) const IMAGE_SUB_PATH: &str = "subpath=";
 
 /// Mounts in the order in which they are made.
 pub(super) struct Mounts {

@@ -29,6 +29,12 @@ const ERRNO: u32 = 0x0005_0000;
 const TRACE: u32 = 0x7ff0_0000;
 const LOG: u32 = 0x7ffc_0000;
 const ALLOW: u32 = 0x7fff_0000;
+const NOTIFY: u32 = 0x7fc0_0000;
+
+// SECCOMP_FILTER_FLAG_*
+const FLAG_LOG: u64 = 1 << 1;
+const FLAG_SPEC_ALLOW: u64 = 1 << 2;
+const FLAG_WAIT_KILLABLE: u64 = 1 << 5;
 
 /// An x32 call's number has this bit, and the architecture of x86_64.
 const X32_BIT: u32 = 0x4000_0000;
@@ -146,9 +152,72 @@ struct Table {
     newest: Option<u32>,
 }
 
-/// Compiles a profile for a machine. Architectures of other machines are left out: their calls never arrive here.
+/// Compiles a profile for a machine. Architectures of other machines are left out: their calls never arrive here. What
+/// needs more than a filter (a listener, flags) is refused.
 pub fn compile(profile: &oci::LinuxSeccomp, arch: Arch) -> Result<Vec<u8>, ConfigError> {
-    check(profile)?;
+    if let Some(name) = profile.flags().iter().flatten().find(|flag| flag_bits(**flag) & !FLAG_SPEC_ALLOW != 0) {
+        return Err(refuse("flags", format!("{name} is not implemented"), "remove the flag"));
+    }
+    if profile.listener_path().is_some() || notifies(profile) {
+        return Err(refuse("listenerPath", "SCMP_ACT_NOTIFY is not implemented", "use another action"));
+    }
+    compile_filter(profile, arch)
+}
+
+/// A profile's filter, and what it is to be installed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installation {
+    pub filter: Vec<u8>,
+    /// `SECCOMP_FILTER_FLAG_*`.
+    pub flags: u64,
+    /// Whether calls are to be answered by a listener.
+    pub listener: bool,
+}
+
+/// Compiles a profile for who installs it with flags and a listener.
+pub fn installation(profile: &oci::LinuxSeccomp, arch: Arch) -> Result<Installation, ConfigError> {
+    let listener = notifies(profile);
+    if profile.default_action() == oci::LinuxSeccompAction::ScmpActNotify {
+        return Err(refuse(
+            "defaultAction",
+            "every call would wait for a listener that is not there yet",
+            "name calls",
+        ));
+    }
+    if listener && profile.listener_path().is_none() {
+        return Err(refuse("listenerPath", "SCMP_ACT_NOTIFY needs it", "name the listener's socket"));
+    }
+    if !listener && profile.listener_path().is_some() {
+        return Err(refuse("listenerPath", "no call has SCMP_ACT_NOTIFY", "remove it"));
+    }
+    // The runtime hands the listener over under the filter.
+    for (index, syscall) in profile.syscalls().iter().flatten().enumerate() {
+        let needed = ["sendmsg", "recvmsg"].into_iter().find(|name| syscall.names().iter().any(|one| one == name));
+        if let (oci::LinuxSeccompAction::ScmpActNotify, Some(name)) = (syscall.action(), needed) {
+            let reason = format!("the runtime itself needs {name} to hand the listener over");
+            return Err(refuse(&format!("syscalls[{index}].names"), reason, "leave it out"));
+        }
+    }
+    let flags = profile.flags().iter().flatten().fold(0, |bits, flag| bits | flag_bits(*flag));
+    Ok(Installation { filter: compile_filter(profile, arch)?, flags, listener })
+}
+
+fn notifies(profile: &oci::LinuxSeccomp) -> bool {
+    let notify = oci::LinuxSeccompAction::ScmpActNotify;
+    profile.default_action() == notify || profile.syscalls().iter().flatten().any(|one| one.action() == notify)
+}
+
+/// One thread loads the filter, so the flag for all threads is none.
+const fn flag_bits(flag: oci::LinuxSeccompFilterFlag) -> u64 {
+    match flag {
+        oci::LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 0,
+        oci::LinuxSeccompFilterFlag::SeccompFilterFlagLog => FLAG_LOG,
+        oci::LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => FLAG_SPEC_ALLOW,
+        oci::LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => FLAG_WAIT_KILLABLE,
+    }
+}
+
+fn compile_filter(profile: &oci::LinuxSeccomp, arch: Arch) -> Result<Vec<u8>, ConfigError> {
     let default = action("defaultAction", profile.default_action(), profile.default_errno_ret())?;
     // runc's rule for answering ENOSYS to calls that the profile's author cannot have known.
     let answers_newer = !matches!(
@@ -179,21 +248,6 @@ fn refuse(field: &str, reason: impl Into<String>, remedy: &str) -> ConfigError {
     ConfigError::new(format!("seccomp profile {field}"), reason, remedy)
 }
 
-fn check(profile: &oci::LinuxSeccomp) -> Result<(), ConfigError> {
-    for flag in profile.flags().iter().flatten() {
-        match flag {
-            // One thread loads the filter, and speculation is no longer tied to filters since Linux 5.16.
-            oci::LinuxSeccompFilterFlag::SeccompFilterFlagTsync
-            | oci::LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => {}
-            other => return Err(refuse("flags", format!("{other} is not implemented"), "remove the flag")),
-        }
-    }
-    if profile.listener_path().is_some() {
-        return Err(refuse("listenerPath", "SCMP_ACT_NOTIFY is not implemented", "use another action"));
-    }
-    Ok(())
-}
-
 fn action(field: &str, action: oci::LinuxSeccompAction, errno: Option<u32>) -> Result<u32, ConfigError> {
     use oci::LinuxSeccompAction as A;
     let data = errno.unwrap_or(EPERM);
@@ -208,9 +262,7 @@ fn action(field: &str, action: oci::LinuxSeccompAction, errno: Option<u32>) -> R
         A::ScmpActTrace => TRACE | data,
         A::ScmpActLog => LOG,
         A::ScmpActAllow => ALLOW,
-        A::ScmpActNotify => {
-            return Err(refuse(field, "SCMP_ACT_NOTIFY is not implemented", "use another action"));
-        }
+        A::ScmpActNotify => NOTIFY,
     })
 }
 

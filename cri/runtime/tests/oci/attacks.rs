@@ -1,0 +1,150 @@
+//! Images and containers that mean ill: the rows of the checklist that are this program's own. The others are the
+//! executor's and tested there.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::check::{alone, berth};
+use crate::stage::{Stage, push, set};
+
+const REASON: &str = "it is about this program's own file";
+
+/// The entry point is whatever the process is at that moment: the runtime (CVE-2019-5736). The file that it runs from
+/// then can't be written to, whoever holds it.
+#[test]
+fn the_program_itself_is_out_of_reach() {
+    alone(REASON, |stage: &Stage| {
+        let before = fs::read(berth().program).expect("the program");
+        fs::write(stage.rootfs().join("work/entry"), "#!/proc/self/exe\n").expect("a script");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(stage.rootfs().join("work/entry"), mode).expect("permissions");
+        for entry in ["/proc/self/exe", "/work/entry"] {
+            stage.write(&stage.configuration(&[entry]));
+            stage.run();
+        }
+        let id = stage.id("c");
+        stage.running(&id);
+        stage.call(&["exec", &id, "/work/entry"]);
+        stage.call(&["exec", &id, "/proc/self/exe", "state", "x"]);
+        assert!(fs::read(berth().program).expect("the program") == before);
+        assert!(stage.call(&["state", &id]).ok().out().contains("running"));
+    });
+}
+
+/// Somebody inside, with all capabilities and the host's processes in sight, opens what comes by.
+#[test]
+fn nobody_inside_gets_hold_of_a_writable_program() {
+    alone(REASON, |stage: &Stage| {
+        let id = stage.id("c");
+        let everything: Vec<String> = ["CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "SYS_PTRACE", "KILL", "FOWNER"]
+            .map(|name| format!("CAP_{name}"))
+            .to_vec();
+        // In the program's own PID namespace: what joins is seen by its number from its birth on.
+        let script = "while :; do for one in /proc/[0-9]*/exe; do case $one in /proc/1/*) continue;; esac; \
+                      case $(readlink $one) in *busybox*|'') continue;; esac; \
+                      echo seen; (exec 3>>$one) 2> /dev/null && echo WRITABLE $one; done; done";
+        stage.write_with(&["/bin/sh", "-c", script], |one| {
+            for set_name in ["bounding", "effective", "permitted"] {
+                set(one, &format!("/process/capabilities/{set_name}"), json!(everything));
+            }
+        });
+        let made = stage.call(&["create", &id]).ok();
+        stage.call(&["start", &id]).ok();
+        for _ in 0..40 {
+            stage.call(&["exec", &id, "true"]).ok();
+        }
+        assert!(!made.out().contains("WRITABLE"), "{}", made.out());
+    });
+}
+
+#[test]
+fn no_descriptor_of_the_hosts_comes_along() {
+    alone("a row of the checklist (CVE-2024-21626)", |stage: &Stage| {
+        for number in 3..20 {
+            stage.write_with(&["/bin/pwd"], |one| set(one, "/process/cwd", json!(format!("/proc/self/fd/{number}"))));
+            let said = stage.run();
+            assert!(said.code != 0 || said.out().starts_with("/proc/"), "{number}: {}", said.out());
+        }
+        let id = stage.id("c");
+        stage.running(&id);
+        for number in 3..20 {
+            let said = stage.call(&["exec", "--cwd", &format!("/proc/self/fd/{number}"), &id, "ls", "-d", "boot"]);
+            said.fails();
+        }
+        assert_eq!(stage.call(&["exec", &id, "ls", "/proc/1/fd"]).ok().out(), "0\n1\n2\n");
+    });
+}
+
+/// An image whose folders for mounts lead out.
+#[test]
+fn links_of_an_image_lead_nowhere() {
+    alone("rows of the checklist (CVE-2019-19921, CVE-2021-30465, CVE-2025-31133)", |stage: &Stage| {
+        let outside = stage.path("outside");
+        fs::create_dir(&outside).expect("a folder");
+        let rootfs = stage.rootfs();
+        symlink(&outside, rootfs.join("out")).expect("a link");
+        symlink("../../../../../../../../../../../..", rootfs.join("up")).expect("a link");
+        let mount = json!({ "destination": "/out/made", "type": "tmpfs", "source": "x" });
+        let above = json!({ "destination": "/up/tmp/above-made", "type": "tmpfs", "source": "x" });
+        stage.write_with(&["/bin/true"], |one| {
+            push(one, "/mounts", mount);
+            push(one, "/mounts", above);
+            set(one, "/linux/devices", json!([{ "path": "/out/device", "type": "c", "major": 1, "minor": 3 }]));
+        });
+        stage.run();
+        assert_eq!(fs::read_dir(&outside).expect("a folder").count(), 0, "something was made outside");
+        assert!(!std::path::Path::new("/tmp/above-made").exists());
+
+        fs::remove_dir(rootfs.join("proc")).expect("removed");
+        symlink("work", rootfs.join("proc")).expect("a link");
+        stage.write(&stage.configuration(&["/bin/true"]));
+        let said = stage.run().fails();
+        assert!(said.error().contains("must be mounted on ordinary directory"), "{}", said.error());
+        stage.nothing_is_left();
+    });
+}
+
+#[test]
+fn long_names_are_no_way_around_limits() {
+    alone("a row of the checklist (CVE-2021-43784)", |stage: &Stage| {
+        let long = format!("/{}", "x/".repeat(40_000));
+        stage.write_with(&["/bin/true"], |one| {
+            set(one, "/linux/namespaces/1", json!({ "type": "network", "path": long }))
+        });
+        assert!(stage.run().fails().error().contains("too long"), "not refused for its length");
+        let many: Vec<_> = (0..500).map(|n| json!({ "containerID": n, "hostID": 100_000 + n, "size": 1 })).collect();
+        stage.write_with(&["/bin/true"], |one| {
+            push(one, "/linux/namespaces", json!({ "type": "user" }));
+            set(one, "/linux/uidMappings", json!(many));
+            set(one, "/linux/gidMappings", json!(many));
+        });
+        assert!(stage.run().fails().error().contains("linux.uidMappings"));
+        stage.nothing_is_left();
+    });
+}
+
+/// A file of a configuration that never ends.
+#[test]
+fn a_configuration_without_end_is_not_read() {
+    alone("limits are their own", |stage: &Stage| {
+        let path = stage.path("bundle/config.json");
+        fs::write(&path, " ".repeat((16 << 20) + 1)).expect("a file");
+        assert!(stage.run().fails().error().contains("larger than"));
+        let mut child = Command::new(berth().program)
+            .args([
+                "--root".as_ref(),
+                stage.root().as_os_str(),
+                "update".as_ref(),
+                "-r".as_ref(),
+                "/dev/zero".as_ref(),
+                "x".as_ref(),
+            ])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the runtime");
+        assert!(!child.wait().expect("wait").success());
+    });
+}
