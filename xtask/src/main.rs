@@ -1,5 +1,6 @@
 //! `cargo xtask`: what CI runs is what a person runs.
 
+mod attacks;
 mod check;
 mod ci;
 
@@ -34,6 +35,15 @@ enum Task {
     Check,
     /// Run the tests beside the code and in the crates' tests folders
     Test,
+    /// Run the tests of cri/ATTACKS.md
+    Attacks {
+        /// Show instead that they fail without the guards that they test
+        #[arg(long)]
+        red: bool,
+        /// Only this row's
+        #[arg(long)]
+        row: Option<u32>,
+    },
     /// Play a scenario against real programs, in namespaces of its own
     E2e {
         #[command(subcommand)]
@@ -245,6 +255,7 @@ fn run(cli: Cli) -> Result<()> {
         Task::Ci { full } => ci::run(full),
         Task::Check => check::run(),
         Task::Test => ci::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
+        Task::Attacks { red, row } => attacks::run(row, red),
         Task::E2e { command } => {
             // Those need no control plane.
             let needs = match command {

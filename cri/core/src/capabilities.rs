@@ -3,6 +3,7 @@
 use std::{collections::HashSet, str::FromStr};
 
 use berth_cri_proto::v1 as cri;
+use berth_guard::Guard;
 use berth_plan::container::Capabilities;
 use oci_spec::runtime::{Capability, LinuxCapabilities};
 
@@ -118,7 +119,8 @@ pub fn sets(asked: &cri::Capability, privileged: bool, bounding: u64) -> Result<
         ambient = bounding;
     }
     set |= ambient;
-    Ok(Capabilities { bounding: set, effective: set, permitted: set, inheritable: ambient, ambient })
+    let inheritable = if Guard::NoInheritable.stands() { ambient } else { set };
+    Ok(Capabilities { bounding: set, effective: set, permitted: set, inheritable, ambient })
 }
 
 fn masks(field: &str, names: &[String]) -> Result<(bool, u64), ConfigError> {
