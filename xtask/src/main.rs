@@ -3,6 +3,7 @@
 mod attacks;
 mod check;
 mod ci;
+mod fuzz;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,6 +44,12 @@ enum Task {
         /// Only this row's
         #[arg(long)]
         row: Option<u32>,
+    },
+    /// Run the fuzz tests for longer
+    Fuzz {
+        /// Seconds for each of them
+        #[arg(long, default_value_t = 12)]
+        seconds: u64,
     },
     /// Play a scenario against real programs, in namespaces of its own
     E2e {
@@ -256,6 +263,7 @@ fn run(cli: Cli) -> Result<()> {
         Task::Check => check::run(),
         Task::Test => ci::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
         Task::Attacks { red, row } => attacks::run(row, red),
+        Task::Fuzz { seconds } => fuzz::run(seconds),
         Task::E2e { command } => {
             // Those need no control plane.
             let needs = match command {

@@ -43,3 +43,6 @@ pub mod view;
 pub use error::ConfigError;
 pub use host::HostFacts;
 pub use view::{ImageView, Paths, SandboxView};
+
+#[cfg(test)]
+mod fuzz;
