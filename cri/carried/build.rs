@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 const PROGRAMS: [(&str, &str); 2] = [("SHIM", "berth-shim"), ("HELLO", "berth-hello")];
 /// What the programs are made of, relative to the workspace.
-const SOURCES: [&str; 5] = ["cri/hello", "cri/oci", "cri/plan", "cri/shim", "cri/sys"];
+const SOURCES: [&str; 6] = ["cri/guard", "cri/hello", "cri/oci", "cri/plan", "cri/shim", "cri/sys"];
 const FLAGS: [&str; 4] = ["-C", "target-feature=+crt-static", "-C", "relocation-model=static"];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -59,6 +59,9 @@ fn build(workspace: &Path, target: &str, folder: &Path) -> Result<(), Box<dyn Er
     for (_, program) in PROGRAMS {
         cargo.args(["--package", program]);
     }
+    if has_switchable_guards() {
+        cargo.args(["--features", "berth-shim/switchable-guards"]);
+    }
     for (name, _) in env::vars_os() {
         if name.to_str().is_none_or(is_of_the_outer_build) {
             cargo.env_remove(name);
@@ -83,7 +86,11 @@ fn is_of_the_outer_build(name: &str) -> bool {
 fn target_folder() -> Result<PathBuf, Box<dyn Error>> {
     let out = PathBuf::from(variable("OUT_DIR")?);
     let folder = out.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
-    Ok(folder.unwrap_or(&out).join("carried"))
+    Ok(folder.unwrap_or(&out).join(if has_switchable_guards() { "carried-switchable" } else { "carried" }))
+}
+
+fn has_switchable_guards() -> bool {
+    env::var_os("CARGO_FEATURE_SWITCHABLE_GUARDS").is_some()
 }
 
 fn variable(name: &str) -> Result<String, Box<dyn Error>> {

@@ -23,6 +23,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("iproute2", "ip"),
     ("iptables", "iptables-save"),
     ("libfaketime", FAKETIME),
+    ("libseccomp-dev", "/usr/include/seccomp.h"),
     ("make", "make"),
     ("nftables", "nft"),
     ("openssl", "openssl"),

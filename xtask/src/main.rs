@@ -1,7 +1,9 @@
 //! `cargo xtask`: what CI runs is what a person runs.
 
+mod attacks;
 mod check;
 mod ci;
+mod fuzz;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,6 +36,21 @@ enum Task {
     Check,
     /// Run the tests beside the code and in the crates' tests folders
     Test,
+    /// Run the tests of cri/ATTACKS.md
+    Attacks {
+        /// Show instead that they fail without the guards that they test
+        #[arg(long)]
+        red: bool,
+        /// Only this row's
+        #[arg(long)]
+        row: Option<u32>,
+    },
+    /// Run the fuzz tests for longer
+    Fuzz {
+        /// Seconds for each of them
+        #[arg(long, default_value_t = 12)]
+        seconds: u64,
+    },
     /// Play a scenario against real programs, in namespaces of its own
     E2e {
         #[command(subcommand)]
@@ -249,6 +266,8 @@ fn run(cli: Cli) -> Result<()> {
         Task::Ci { full } => ci::run(full),
         Task::Check => check::run(),
         Task::Test => ci::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
+        Task::Attacks { red, row } => attacks::run(row, red),
+        Task::Fuzz { seconds } => fuzz::run(seconds),
         Task::E2e { command } => {
             // Those need no control plane.
             let needs = match command {

@@ -30,6 +30,9 @@ use crate::kubelet::{Asked, Own};
 /// Pools of the allocator: two let threads seldom wait for each other, and what is held at rest stays near what is used.
 const POOLS: u8 = 2;
 
+// A build for the tests of attacks (cri/guard) is not for anything else.
+const _: () = assert!(cfg!(debug_assertions) || !berth_guard::SWITCHABLE, "guards can be taken away in this build");
+
 fn main() -> ExitCode {
     // Before the first thread. Without the limit the program only holds more.
     let _ = berth_sys::allocator::limit_pools(POOLS);

@@ -374,3 +374,39 @@ fn a_part_of_a_volume_never_leads_out_of_it() {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
     assert!(!mounts.contains(&*folder.path().to_string_lossy()), "a mount is left");
 }
+
+/// CVE-2024-45310: whoever else writes to the volume swaps a folder of it with a link while a part below is made.
+#[test]
+fn a_part_of_a_volume_is_swapped_with_a_link() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let (root, volume, outside) = (path("root"), path("volume"), path("outside"));
+    fs::create_dir_all(volume.join("dest")).expect("a volume");
+    fs::create_dir(&outside).expect("a folder");
+    std::os::unix::fs::symlink(&outside, volume.join("link")).expect("a link");
+    let (swaps, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let mut tries = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                renameat_with(CWD, volume.join("dest"), CWD, volume.join("link"), RenameFlags::EXCHANGE)
+                    .expect("swapped");
+                swaps.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        while swaps.load(Ordering::Relaxed) < 10_000 || tries < 200 {
+            let part = format!("dest/made/{tries}");
+            // Inside the volume, the link leads to a path that is made there.
+            let _ = berth_volumes::bind_sub_path(&root, &volume, sub("a", &part));
+            teardown("uid-1", &root).expect("a teardown");
+            tries += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let found: Vec<_> = fs::read_dir(&outside).expect("outside").flatten().map(|entry| entry.file_name()).collect();
+    assert!(found.is_empty(), "made on the host: {found:?}");
+    println!("{tries} parts");
+}

@@ -100,7 +100,7 @@ fn is_controller(option: &str) -> bool {
     !option.contains('=') && !matches!(option, "rw" | "ro" | "xattr" | "noprefix" | "clone_children" | "cpuset_v2_mode")
 }
 
-fn parse(mountinfo: &str) -> Option<Host> {
+pub(crate) fn parse(mountinfo: &str) -> Option<Host> {
     let mut hierarchies: Vec<Hierarchy> = Vec::new();
     let mut unified: Option<Unified> = None;
     for line in mountinfo.lines() {

@@ -116,3 +116,6 @@ fn limit(text: &str) -> Option<u64> {
 fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 #[cfg(feature = "cri")]
 use berth_cri_proto::v1 as cri;
+use berth_guard::Guard;
 use berth_plan::container::Capabilities;
 use oci_spec::runtime::{Capability, LinuxCapabilities};
 
@@ -123,7 +124,8 @@ pub fn sets(asked: &cri::Capability, privileged: bool, bounding: u64) -> Result<
         ambient = bounding;
     }
     set |= ambient;
-    Ok(Capabilities { bounding: set, effective: set, permitted: set, inheritable: ambient, ambient })
+    let inheritable = if Guard::NoInheritable.stands() { ambient } else { set };
+    Ok(Capabilities { bounding: set, effective: set, permitted: set, inheritable, ambient })
 }
 
 #[cfg(feature = "cri")]

@@ -57,3 +57,6 @@ pub use error::ConfigError;
 pub use host::HostFacts;
 #[cfg(feature = "cri")]
 pub use view::{ImageView, Paths, SandboxView};
+
+#[cfg(test)]
+mod fuzz;

@@ -3,6 +3,8 @@
 //! All three are written by whoever built the image. The caller bounds the files' sizes; here an entry that does not
 //! parse is no entry, and a number that the runtime does not take is never mistaken for a name.
 
+use berth_guard::Guard;
+
 /// The largest id: what runc takes, and everything above is `(uid_t)-1` territory for someone.
 pub const MAX_ID: u32 = i32::MAX as u32;
 
@@ -94,6 +96,10 @@ fn number(text: &str) -> Option<u32> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
+    if !Guard::IdsInRange.stands() {
+        // What a conversion to 32 bits makes of it.
+        return text.bytes().try_fold(0_u32, |id, digit| Some(id.wrapping_mul(10).wrapping_add((digit - b'0').into())));
+    }
     text.parse().ok().filter(|id| *id <= MAX_ID)
 }
 
@@ -101,7 +107,8 @@ impl Id {
     /// Digits (with a sign, if any) are a number and nothing else, in range or not (CVE-2024-40635, CVE-2026-46680).
     pub fn parse(text: &str) -> Result<Self, UserError> {
         let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-        if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
+        let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        if is_number && Guard::DigitsAreNumbers.stands() {
             return number(text).map(Self::Number).ok_or_else(|| UserError::OutOfRange { text: text.to_owned() });
         }
         if text.is_empty() || text.chars().any(|c| c.is_control() || c.is_whitespace() || c == ':' || c == ',') {

@@ -12,6 +12,8 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use berth_guard::Guard;
+
 use crate::decompress;
 use crate::digest::{Digest, HashingReader};
 use crate::error::PullError;
@@ -67,6 +69,9 @@ impl Default for Limits {
 impl Limits {
     /// How many unpacked bytes a layer of `compressed` bytes may have.
     fn bytes_for(&self, compressed: u64) -> u64 {
+        if !Guard::RatioBounded.stands() {
+            return u64::MAX;
+        }
         self.bytes.min(compressed.saturating_mul(self.ratio).max(self.free_bytes))
     }
 }
@@ -161,6 +166,7 @@ impl Running {
         let mut child = Command::new(&program.path)
             .args(&program.args)
             .env_clear()
+            .envs(berth_guard::environment())
             // By descriptor: what the path names may change, the folder we opened can't. The child's copies of our
             // descriptors are closed at exec, which comes after.
             .current_dir(format!("/proc/self/fd/{}", folder.as_raw_fd()))

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use berth_guard::Guard;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat, readlinkat, statat};
 
 use crate::error::StoreError;
@@ -114,6 +115,10 @@ fn read(layers: &[OwnedFd], path: &str) -> io::Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = File::from(openat(&folder, &name, flags, Mode::empty())?);
     let mut bytes = Vec::new();
+    if !Guard::UsersBounded.stands() {
+        (&file).read_to_end(&mut bytes)?;
+        return Ok(Some(bytes));
+    }
     file.take(FILE_LIMIT + 1).read_to_end(&mut bytes)?;
     Ok((bytes.len() as u64 <= FILE_LIMIT).then_some(bytes))
 }

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use berth_guard::Guard;
 use berth_plan::container::Container;
 use berth_plan::message::{Failure, Stage};
 use berth_plan::{MAX_PLAN, codec};
@@ -99,14 +100,21 @@ pub(crate) fn finish(
         terminal::mount_console(&root, plan.mounts.iter(), &pair)?;
         terminal::take(pair, report.as_fd())?;
     }
-    sysctl::write_all(host.proc(), &plan.sysctls)?;
+    if Guard::SysctlByHost.stands() {
+        sysctl::write_all(host.proc(), &plan.sysctls)?;
+    } else {
+        let proc = root.open_path("/proc").at(Stage::Sysctl, || "open /proc".to_owned())?;
+        sysctl::write_all(&Root::from_fd(proc), &plan.sysctls)?;
+    }
     masks::mask(&root, &host, &plan.masked_paths)?;
     masks::make_readonly(&root, &plan.readonly_paths)?;
     let cwd = &plan.process.cwd;
-    match root.mkdir_all(cwd, Mode::from_raw_mode(0o755)) {
+    let folder =
+        if Guard::CwdByHandle.stands() { root.mkdir_all(cwd, Mode::from_raw_mode(0o755)).map(drop) } else { Ok(()) };
+    match folder {
         // Where only the user may look, nothing can be made, and he enters it later.
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
-        other => other.map(drop).at(Stage::Cwd, || format!("make the working directory {cwd:?}"))?,
+        other => other.at(Stage::Cwd, || format!("make the working directory {cwd:?}"))?,
     }
     process::open_null_stdin(&root)?;
     if plan.readonly_rootfs {
@@ -115,7 +123,11 @@ pub(crate) fn finish(
     }
     mount::pivot(root.as_fd()).at(Stage::Rootfs, || "pivot_root".to_owned())?;
     spread_root(&root, plan.root_propagation)?;
-    drop((root, host));
+    if Guard::HostClosed.stands() {
+        drop((root, host));
+    } else {
+        std::mem::forget((root, host));
+    }
     process::execute(&plan.process, report.as_fd()).map(|never| match never {})
 }
 

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use berth_guard::Guard;
 use berth_plan::container::Exec;
 use berth_plan::message::{Failure, Stage};
 use berth_sys::credentials;
@@ -37,7 +38,13 @@ fn join(
     container::lead_session()?;
     host::join_cgroups(cgroups)?;
     // The last look at the host's procfs: afterwards /proc is the container's.
-    Host::open()?.set_oom_score(plan.process.oom_score_adj.unwrap_or(0))?;
+    let host = Host::open()?;
+    host.set_oom_score(plan.process.oom_score_adj.unwrap_or(0))?;
+    if Guard::HostClosed.stands() {
+        drop(host);
+    } else {
+        std::mem::forget(host);
+    }
     if let Some(ids) = plan.user {
         userns::give_streams(plan.process.uid, ids)?;
     }

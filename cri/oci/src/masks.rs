@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use berth_guard::Guard;
 use berth_plan::message::{Failure, Stage};
 use berth_sys::mount::{self, FsContext, Tree};
 use berth_sys::path::{self, Root};
@@ -19,7 +20,8 @@ pub(crate) fn mask(root: &Root, host: &Host, paths: &[String]) -> Result<(), Fai
         let Some(target) = find(root, masked)? else { continue };
         let is_folder = path::facts(target.as_fd()).at(Stage::Paths, act)?.is_folder();
         let cover = match &empty {
-            _ if !is_folder => host.null(),
+            _ if !is_folder && Guard::HostNull.stands() => host.null(),
+            _ if !is_folder => root.open_path("/dev/null").and_then(|null| Tree::copy(&null, false)),
             Some(first) => Tree::copy(first, false),
             None => empty_filesystem(),
         };

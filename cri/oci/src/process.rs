@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use berth_guard::Guard;
 use berth_plan::container::{Capabilities, Process};
 use berth_plan::message::{Failure, Stage};
 use berth_sys::path::{self, Root};
@@ -69,7 +70,11 @@ pub(crate) fn prepare(process: &Process) -> Result<Prepared, Failure> {
         available(process.capabilities).at(Stage::Capabilities, || "read the capabilities".to_owned())?;
     caps::limit_bounding(capabilities.bounding).at(Stage::Capabilities, || "limit the bounding set".to_owned())?;
     caps::keep_over_setuid(true).at(Stage::Capabilities, || "keep the capabilities".to_owned())?;
-    credentials::become_user(process.uid, process.gid, &process.groups)
+    let mut groups = process.groups.clone();
+    if !Guard::ExactGroups.stands() {
+        groups.push(0);
+    }
+    credentials::become_user(process.uid, process.gid, &groups)
         .at(Stage::User, || format!("become user {}:{}", process.uid, process.gid))?;
     if !is_there {
         enter_cwd(&process.cwd)?;
@@ -93,9 +98,13 @@ fn texts(texts: &[String], what: &str) -> Result<Vec<CString>, Failure> {
 /// Through a handle below the root and without magic links: `/proc/self/fd/N` leads nowhere (CVE-2024-21626).
 fn enter_cwd(cwd: &str) -> Result<(), Failure> {
     let act = || format!("change to the working directory {cwd:?}");
-    let folder = Root::open("/").and_then(|root| root.open_path(cwd)).at(Stage::Cwd, act)?;
-    sys::change_folder(folder.as_fd()).at(Stage::Cwd, act)?;
-    if sys::is_inside_root().at(Stage::Cwd, act)? {
+    if Guard::CwdByHandle.stands() {
+        let folder = Root::open("/").and_then(|root| root.open_path(cwd)).at(Stage::Cwd, act)?;
+        sys::change_folder(folder.as_fd()).at(Stage::Cwd, act)?;
+    } else {
+        std::env::set_current_dir(cwd).at(Stage::Cwd, act)?;
+    }
+    if !Guard::CwdInside.stands() || sys::is_inside_root().at(Stage::Cwd, act)? {
         Ok(())
     } else {
         Err(refused(Stage::Cwd, format!("the working directory {cwd:?} is outside of the container's root")))

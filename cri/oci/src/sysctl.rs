@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use berth_guard::Guard;
 use berth_plan::message::{Failure, Stage};
 use berth_sys::path::{self, Resolve, Root};
 use berth_sys::{Mode, OFlags};
@@ -30,7 +31,10 @@ pub(crate) fn write_all(proc: &Root, sysctls: &[(String, String)]) -> Result<(),
 fn write_one(proc: &Root, name: &str, value: &str) -> io::Result<()> {
     let file = format!("sys/{}", file_name(name));
     // No link, no other mount, nothing above: the file is the one of that name on this procfs or none.
-    let resolve = Resolve::BENEATH | Resolve::NO_SYMLINKS | Resolve::NO_XDEV;
+    let mut resolve = Resolve::BENEATH | Resolve::NO_SYMLINKS | Resolve::NO_XDEV;
+    if !Guard::SysctlByHost.stands() {
+        resolve = Resolve::empty();
+    }
     let file = path::open_below(proc.as_fd(), Path::new(&file), OFlags::WRONLY, Mode::empty(), resolve)?;
     File::from(file).write_all(value.as_bytes())
 }

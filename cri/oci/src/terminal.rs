@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use berth_guard::Guard;
 use berth_plan::container::{Mount, MountSource};
 use berth_plan::message::{Failure, Stage};
 use berth_sys::Mode;
@@ -46,7 +47,11 @@ pub(crate) fn mount_console<'a>(
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         other => other.map(drop).at(Stage::Device, act)?,
     }
-    let target = folder.open_path_nofollow(Path::new(&name)).at(Stage::Device, act)?;
+    let target = if Guard::ConsoleIsNoLink.stands() {
+        folder.open_path_nofollow(Path::new(&name)).at(Stage::Device, act)?
+    } else {
+        root.open_path(CONSOLE).at(Stage::Device, act)?
+    };
     if path::facts(target.as_fd()).at(Stage::Device, act)?.is_link() {
         return Err(refused(Stage::Device, format!("{CONSOLE:?} is a symbolic link")));
     }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use berth_guard::Guard;
 use berth_sys::fork::{self, Ready};
 use berth_sys::mount::{self, Tree};
 use berth_sys::{Mode, OFlags, credentials, fd, path, process, seqpacket, signal};
@@ -108,7 +109,7 @@ fn serve(mut shim: Shim, ready: Ready) -> io::Result<()> {
 /// a read-only mount nobody can write to it by that way, whatever he may do (CVE-2019-5736), and the mount is seen nowhere.
 fn execute_readonly() -> io::Result<()> {
     let exe = fd::open("/proc/self/exe", OFlags::PATH, Mode::empty())?;
-    if path::is_readonly(exe.as_fd())? {
+    if path::is_readonly(exe.as_fd())? || !Guard::ReadonlySelf.stands() {
         return Ok(());
     }
     let tree = Tree::copy_path("/proc/self/exe", false)?;
@@ -117,7 +118,9 @@ fn execute_readonly() -> io::Result<()> {
         CString::new(text.into_vec()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
     };
     let arguments = std::env::args_os().map(text).collect::<io::Result<Vec<_>>>()?;
-    Err(process::execute_handle(tree.as_fd(), &arguments, &[]))
+    let environment = berth_guard::environment().map(|(name, value)| text(format!("{name}={value}").into()));
+    let environment = environment.into_iter().collect::<io::Result<Vec<_>>>()?;
+    Err(process::execute_handle(tree.as_fd(), &arguments, &environment))
 }
 
 fn at(act: &'static str) -> impl Fn(io::Error) -> io::Error {

@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
+use berth_guard::Guard;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
 
 pub use rustix::fs::ResolveFlags as Resolve;
@@ -153,6 +154,11 @@ impl Root {
     }
 
     fn resolve(&self, path: &Path, flags: OFlags, mode: Mode, extra: ResolveFlags) -> io::Result<OwnedFd> {
+        if !Guard::InRoot.stands() {
+            let path = path.strip_prefix("/").unwrap_or(path);
+            let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+            return open_below(self.dir.as_fd(), path, flags, mode, extra);
+        }
         open_below(self.dir.as_fd(), path, flags, mode, ResolveFlags::IN_ROOT | extra)
     }
 

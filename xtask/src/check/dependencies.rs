@@ -19,7 +19,7 @@ enum Tier {
     Program,
 }
 
-const LEAVES: &[&str] = &["berth-effect", "berth-plan", "berth-cri-proto", "berth-sys", "berth-tls"];
+const LEAVES: &[&str] = &["berth-effect", "berth-guard", "berth-plan", "berth-cri-proto", "berth-sys", "berth-tls"];
 const DECIDING: &[&str] = &["berth-agent-core", "berth-cri-core"];
 const PROGRAMS: &[&str] = &["berth", "berth-e2e", "xtask"];
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use berth_cri_proto::v1 as cri;
+use berth_guard::Guard;
 use berth_plan::container as plan;
 use oci_spec::runtime as oci;
 
@@ -123,7 +124,7 @@ pub fn log_path(plan: &super::SandboxPlan, config: &cri::ContainerConfig) -> Res
         return Ok(String::new());
     }
     let plain = config.log_path.split('/').all(|part| !matches!(part, "" | "." | ".."));
-    if !plain {
+    if !plain && Guard::LogBelowFolder.stands() {
         return Err(ConfigError::new(
             FIELD,
             format!("{:?} is not a plain path below log_directory", config.log_path),
@@ -275,6 +276,9 @@ fn path_lists(
         return Ok((Vec::new(), Vec::new()));
     }
     let list = |field: &str, given: &[String], default: &[&str]| {
+        if given.is_empty() && !Guard::MachineMasked.stands() {
+            return Ok(Vec::new());
+        }
         if given.is_empty() {
             return Ok(default.iter().map(|path| (*path).to_owned()).collect());
         }
@@ -334,6 +338,7 @@ fn oci_limits(limits: &cri::LinuxContainerResources) -> Result<oci::LinuxResourc
 fn annotations(sandbox: &SandboxView<'_>, config: &cri::ContainerConfig) -> HashMap<String, String> {
     let name = config.metadata.as_ref().map_or("", |metadata| &metadata.name);
     let image = config.image.as_ref().map_or("", |image| &image.image);
+    let others = (!Guard::OwnAnnotations.stands()).then(|| config.annotations.clone());
     [
         ("container-type", "container"),
         ("sandbox-id", sandbox.id),
@@ -345,6 +350,7 @@ fn annotations(sandbox: &SandboxView<'_>, config: &cri::ContainerConfig) -> Hash
     ]
     .into_iter()
     .map(|(key, value)| (format!("io.kubernetes.cri.{key}"), value.to_owned()))
+    .chain(others.into_iter().flatten())
     .collect()
 }
 

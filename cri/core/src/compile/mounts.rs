@@ -1,6 +1,7 @@
 //! A container's mounts: the defaults, the sandbox's files and the ones that the CRI lists.
 
 use berth_cri_proto::v1 as cri;
+use berth_guard::Guard;
 use oci_spec::runtime as oci;
 
 use super::lower::{IMAGE, IMAGE_LAYER, IMAGE_SUB_PATH};
@@ -83,7 +84,8 @@ pub(super) fn build(
         .iter()
         .filter(|(path, ..)| !hidden(path))
         .map(|(path, kind, source, options)| {
-            let writable = security.privileged && matches!(*kind, "sysfs" | "cgroup");
+            let writable = security.privileged && matches!(*kind, "sysfs" | "cgroup")
+                || *kind == "cgroup" && !Guard::ReadonlyCgroups.stands();
             let options: Vec<_> =
                 options.iter().map(|option| if writable && *option == "ro" { "rw" } else { option }).collect();
             make(path, kind, source, &options)

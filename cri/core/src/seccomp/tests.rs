@@ -1,5 +1,6 @@
 //! The compiled filters, run by an interpreter of classic BPF and compared with the profile read word by word.
 
+mod fuzz;
 mod machine;
 
 use machine::{Call, run};

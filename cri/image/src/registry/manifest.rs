@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use berth_guard::Guard;
 use serde::Deserialize;
 
 use crate::digest::Digest;
@@ -87,11 +88,13 @@ impl Document {
         let known = |kind: &str| matches!(kind, OCI_MANIFEST | OCI_INDEX | DOCKER_MANIFEST | DOCKER_LIST);
         if let (Some(inside), Some(outside)) = (&raw.media_type, announced.as_deref().filter(|kind| known(kind)))
             && inside != outside
+            && Guard::OneKind.stands()
         {
             return Err(refuse(format!("its mediaType {inside:?} is not its Content-Type {outside:?}")));
         }
         let kind = raw.media_type.as_deref().or(announced.as_deref().filter(|kind| known(kind)));
-        match (raw.manifests, raw.config, raw.layers) {
+        let manifests = raw.manifests.filter(|_| Guard::OneKind.stands() || raw.config.is_none());
+        match (manifests, raw.config, raw.layers) {
             (Some(manifests), None, None) => {
                 if kind.is_some_and(|kind| !matches!(kind, OCI_INDEX | DOCKER_LIST)) {
                     return Err(refuse(format!("an index of type {:?}", kind.unwrap_or_default())));

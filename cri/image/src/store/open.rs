@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use berth_effect::record::{TEMPORARY_PREFIX, read, set_aside};
+use berth_guard::Guard;
 use oci_spec::image::ImageConfiguration;
 
 use super::index::{ImageEntry, LayerEntry, Lease};
@@ -23,6 +24,7 @@ pub(super) fn open(root: &Path) -> Result<Index, StoreError> {
         (leases_dir(root), 0o700),
         (containers_dir(root), 0o711),
     ] {
+        let mode = if Guard::PrivateFolders.stands() { mode } else { 0o755 };
         fs::DirBuilder::new().recursive(true).mode(mode).create(&dir).map_err(StoreError::io("create", &dir))?;
     }
     let mut index = Index { next_layer: 1, next_stamp: 1, ..Index::default() };

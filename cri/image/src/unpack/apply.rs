@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use berth_guard::Guard;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod,
     fchown, fsetxattr, linkat, makedev, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat, utimensat,
@@ -77,7 +78,9 @@ impl Applier {
         for entry in archive.entries().map_err(damaged)? {
             let mut entry = entry.map_err(damaged)?;
             let left = self.entries_left.checked_sub(1);
-            self.entries_left = left.ok_or_else(|| Refusal::Archive("too many entries".into()))?;
+            if Guard::EntriesBounded.stands() {
+                self.entries_left = left.ok_or_else(|| Refusal::Archive("too many entries".into()))?;
+            }
             let (action, metadata) = entry::read(&mut entry)?;
             self.report.skipped_attributes += metadata.skipped;
             self.one(action, &metadata, &mut entry)?;
@@ -112,7 +115,8 @@ impl Applier {
                 let (folder, name) = self.make_room(&place)?;
                 symlinkat(&target, &folder, name).map_err(Refusal::io(&place.path()))?;
                 self.count(0);
-                self.finish_by_name(&folder, name, &place, metadata, false)
+                let with_mode = !Guard::LinksKeepMode.stands();
+                self.finish_by_name(&folder, name, &place, metadata, with_mode)
             }
             Action::Hardlink(place, target) => self.hardlink(&place, &target),
             Action::Device(place, device) => {
@@ -306,7 +310,10 @@ impl Applier {
 
     /// Opens a folder below the root, following this layer's own links as a container would.
     fn open(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        if !Guard::UnpackerInRoot.stands() {
+            resolve = ResolveFlags::empty();
+        }
         openat2(&self.root, below(path), PATH_FOLDER, Mode::empty(), resolve)
     }
 

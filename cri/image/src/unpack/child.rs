@@ -5,6 +5,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
+use berth_guard::Guard;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::apply::{Applier, Refusal};
@@ -37,7 +38,8 @@ fn run() -> Result<Answer, String> {
     let (entries, bytes) = (number(entries), number(bytes));
     confine(bytes)?;
     // openat, not open: that is the one the filter lets through.
-    let root = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+    let root = if Guard::UnpackerPivots.stands() { "/" } else { "." };
+    let root = openat(CWD, root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
     let root = root.map_err(|error| format!("root: {error}"))?;
     let applied = Applier::new(root, entries, bytes).apply(&mut input);
     Ok(match applied {

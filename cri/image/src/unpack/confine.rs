@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 
+use berth_guard::Guard;
 use berth_sys::mount::{PRIVATE, RECURSIVE, Tree};
 use berth_sys::namespace::{Namespaces, unshare};
 use berth_sys::{caps, credentials, mount, rlimit, seccomp};
@@ -29,7 +30,9 @@ const MEMORY: u64 = 1 << 30;
 pub(super) fn confine(bytes: u64) -> Result<(), String> {
     step("new namespaces", unshare(Namespaces::MOUNT.and(Namespaces::NET).and(Namespaces::IPC).and(Namespaces::UTS)))?;
     step("private mounts", mount::set_propagation_of("/", PRIVATE | RECURSIVE))?;
-    step("new root", enter())?;
+    if Guard::UnpackerPivots.stands() {
+        step("new root", enter())?;
+    }
     credentials::set_umask(0);
     for (resource, limit) in
         [(RLIMIT_FSIZE, bytes), (RLIMIT_CORE, 0), (RLIMIT_NPROC, 0), (RLIMIT_NOFILE, 256), (RLIMIT_AS, MEMORY)]

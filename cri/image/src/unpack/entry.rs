@@ -5,6 +5,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use berth_guard::Guard;
 use tar::EntryType;
 
 use super::apply::Refusal;
@@ -117,7 +118,7 @@ pub(super) fn place(name: &[u8]) -> Result<Place, Refusal> {
     let mut parts: Vec<&[u8]> = name.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
     for part in &parts {
         match *part {
-            b".." => return Err(refuse("'..' in the name")),
+            b".." if Guard::NoParents.stands() => return Err(refuse("'..' in the name")),
             part if part.len() > NAME_LIMIT => return Err(refuse("the name is too long")),
             _ => {}
         }
@@ -175,13 +176,13 @@ fn metadata(entry: &mut tar::Entry<'_, impl Read>, name: &[u8]) -> Result<Metada
         if key == b"mtime" {
             (metadata.seconds, metadata.nanoseconds) =
                 time(extension.value_bytes()).ok_or_else(|| refuse("not a time"))?;
-        } else if key.starts_with(b"GNU.sparse.") {
+        } else if key.starts_with(b"GNU.sparse.") && Guard::NoSparse.stands() {
             // Their data would be taken for the file's contents.
             return Err(refuse("sparse files in pax format are not supported"));
         } else if let Some(attribute) = key.strip_prefix(b"SCHILY.xattr.") {
             let ours = attribute == b"security.capability"
                 || (attribute.starts_with(b"user.") && !attribute.starts_with(b"user.overlay."));
-            if !ours || attribute.len() > NAME_LIMIT {
+            if (!ours && Guard::ImageAttributes.stands()) || attribute.len() > NAME_LIMIT {
                 metadata.skipped += 1;
             } else if extension.value_bytes().len() > ATTRIBUTE_LIMIT {
                 return Err(refuse("an extended attribute is too long"));

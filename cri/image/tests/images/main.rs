@@ -1,5 +1,6 @@
 //! The store against real registries, the kernel, and hostile content. Needs root.
 
+mod attacks;
 mod confinement;
 mod crash;
 mod layers;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use berth_cri_proto::v1::{ExecSyncRequest, ExecSyncResponse};
+use berth_guard::Guard;
 use tokio::io::AsyncReadExt;
 use tonic::Status;
 
@@ -50,8 +51,10 @@ pub(crate) async fn call(runtime: &Arc<Runtime>, request: ExecSyncRequest) -> Re
     let taken = |stream: &Stream| std::mem::take(&mut *stream.lock().unwrap_or_else(PoisonError::into_inner));
     let (mut stdout, mut stderr) = (taken(&out), taken(&err));
     // Where both are long, each gets a half.
-    stdout.truncate(OUTPUT_LIMIT - stderr.len().min(OUTPUT_LIMIT / 2));
-    stderr.truncate(OUTPUT_LIMIT - stdout.len());
+    if Guard::OutputBounded.stands() {
+        stdout.truncate(OUTPUT_LIMIT - stderr.len().min(OUTPUT_LIMIT / 2));
+        stderr.truncate(OUTPUT_LIMIT - stdout.len());
+    }
     Ok(ExecSyncResponse { stdout, stderr, exit_code: exit.code })
 }
 
@@ -67,7 +70,7 @@ async fn collect(stream: OwnedFd, kept: &Stream) {
             Ok(0) | Err(_) => return,
             Ok(read) => {
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                let room = OUTPUT_LIMIT - kept.len();
+                let room = if Guard::OutputBounded.stands() { OUTPUT_LIMIT - kept.len() } else { usize::MAX };
                 kept.extend_from_slice(&buffer[..read.min(room)]);
             }
         }

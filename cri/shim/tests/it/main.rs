@@ -2,6 +2,7 @@
 //! containers use read-only.
 
 mod attach;
+mod attacks;
 mod bench;
 mod client;
 mod containers;
