@@ -22,9 +22,9 @@ use super::{invalid, required};
 use crate::records::{Encoded, Phase, SandboxRecord};
 use crate::runtime::{Runtime, new_id};
 use crate::sandbox::{self, Sandbox};
-use crate::shim::{self, Shim};
+use crate::shim::{self, News, Shim};
 use crate::tasks::blocking;
-use crate::{exits, files, teardown};
+use crate::{descriptors, exits, files, teardown};
 
 pub(crate) async fn call(
     runtime: &Arc<Runtime>,
@@ -231,7 +231,10 @@ async fn start_shim(
         shim::spawn(&work.shim, &home, &cgroup.entrances())
     });
     spawned.await?.map_err(|error| failed(&error))?;
-    let (shim, _, events) = Shim::connect(&folder).await.map_err(|error| failed(&error))?;
+    let (shim, _, news) = Shim::connect(&folder).await.map_err(|error| failed(&error))?;
+    if let Err(error) = descriptors::restore(shim.pid) {
+        tracing::warn!(sandbox = record.id, %error, "containers have the program's own limit of open files");
+    }
     match ready_shim(record, &shim, namespace).await {
         Ok(()) => {
             let _ = ready.send(shim.pid);
