@@ -81,10 +81,16 @@ impl Container {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
-    /// What it has written, as measured lately. Blocks.
-    pub(crate) fn layer(&self, runtime: &Runtime) -> Option<Layer> {
+    /// Has what it has written measured. Before many are asked for it, so that they are waited for at the same time.
+    pub(crate) fn measure(&self, runtime: &Runtime) {
         let ended = matches!(*self.state.borrow(), ContainerState::Exited { .. });
-        self.meter.layer(&runtime.images, &self.id, ended)
+        self.meter.measure(&runtime.walks, &runtime.images, &self.id, ended);
+    }
+
+    /// What it has written, as measured lately. Blocks for a moment.
+    pub(crate) fn layer(&self, runtime: &Runtime) -> Option<Layer> {
+        self.measure(runtime);
+        self.meter.layer()
     }
 
     /// The compiled plan, with the frame that it travels in.

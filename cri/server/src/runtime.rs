@@ -19,6 +19,7 @@ use crate::container::Container;
 use crate::execs::Execs;
 use crate::handlers;
 use crate::lock::Lock;
+use crate::meter::Walks;
 use crate::network::Network;
 use crate::operations::Operations;
 use crate::places::Places;
@@ -48,6 +49,7 @@ pub(crate) struct Runtime {
     pub(crate) execs: Execs,
     pub(crate) streaming: OnceCell<Server>,
     pub(crate) sessions: Underway,
+    pub(crate) walks: Walks,
     pub(crate) events: broadcast::Sender<ContainerEventResponse>,
     pub(crate) world: Mutex<World>,
     pub(crate) _lock: Lock,
