@@ -12,6 +12,7 @@ use crate::meter::{Layer, Meter};
 use crate::places::Places;
 use crate::records::ContainerRecord;
 use crate::runtime::Runtime;
+use crate::volume_images;
 
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -138,7 +139,7 @@ impl Container {
             image_id: self.record.image_id.clone(),
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
-            mounts: config.mounts.clone(),
+            mounts: volume_images::shown(&config.mounts, &self.record.volume_images),
             log_path: self.record.log_path.clone(),
             resources: Some(cri::ContainerResources { linux: Some(self.limits()), windows: None }),
             user: Some(cri::ContainerUser {
