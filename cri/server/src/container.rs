@@ -67,9 +67,14 @@ impl Container {
         }
     }
 
+    /// Its states from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<ContainerState> {
+        self.state.subscribe()
+    }
+
     /// Waits until it runs no more.
     pub(crate) async fn ended(&self) {
-        let mut state = self.state.subscribe();
+        let mut state = self.changes();
         // The sender lives as long as `self`.
         let _ = state.wait_for(|state| !matches!(state, ContainerState::Running { .. })).await;
     }

@@ -74,11 +74,7 @@ pub(crate) async fn call(
         }
     });
     let container = Container::new(made.await??, ContainerState::Created);
-    {
-        let mut world = runtime.world();
-        world.container_names.insert(name, id.clone());
-        world.containers.insert(id.clone(), container);
-    }
+    runtime.world().insert_container(container);
     runtime.tell(cri::ContainerEventType::ContainerCreatedEvent, &id, &sandbox.id);
     Ok(cri::CreateContainerResponse { container_id: id })
 }
