@@ -162,6 +162,10 @@ fn run(cli: Cli) -> Result<ExitCode> {
     if let Some(obstacle) = doctor::first_obstacle() {
         bail!("this machine can't run pods: {obstacle}");
     }
+    if matches!(cli.command, Command::Standalone(_) | Command::Agent(_) | Command::Cri(_)) {
+        // Refused, it has as many as it was given: that serves a small node.
+        let _ = berth_cri::raise_descriptor_limit();
+    }
     match cli.command {
         Command::Standalone(options) => {
             // The terminal tells the story; log lines only of what went wrong, unless asked for.

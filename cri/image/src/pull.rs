@@ -1,7 +1,7 @@
 //! Bringing an image in: manifest, configuration, layers, record.
 //!
-//! A pull is a task of its own: whoever waits for it may go away. What it is about to use is leased on disk first, so
-//! that layers already there stay, and layers finished before a crash serve the next try.
+//! A pull is a task of its own, which ends when nobody waits for it any more. What it is about to use is leased on disk
+//! first, so that layers already there stay, and layers finished before its end, or a crash, serve the next try.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -57,6 +57,21 @@ struct Layer {
     chain: Digest,
 }
 
+/// A task that ends with whoever waits for it.
+struct Abort<T>(tokio::task::JoinHandle<Result<T, PullError>>);
+
+impl<T> Abort<T> {
+    async fn outcome(mut self) -> Result<T, PullError> {
+        (&mut self.0).await.map_err(|error| PullError::Store(error.to_string()))?
+    }
+}
+
+impl<T> Drop for Abort<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// What became of a layer.
 enum Ready {
     Present(LayerKey),
@@ -66,7 +81,7 @@ enum Ready {
 
 impl Store {
     /// Pulls `name` from its registry. Several pulls of one image, and of images that share layers, download each layer
-    /// once. The pull goes on when the future is dropped.
+    /// once. When the future is dropped, the pull ends and clears away what it has not finished.
     ///
     /// # Errors
     /// [`PullError`]; nothing of the image is then visible.
@@ -86,7 +101,8 @@ impl Store {
             };
             store.bring(&reference, Arc::new(Content::Registry(session)), false).await
         };
-        tokio::spawn(pull).await.map_err(|error| PullError::Store(error.to_string()))?
+        // A task for itself is as good as a future in all but a panic, which must not be the caller's.
+        Abort(tokio::spawn(pull)).outcome().await
     }
 
     /// Brings in the image of a layout under `name`, which must have a tag. An image that is already there is only named.

@@ -9,6 +9,7 @@ use berth_cgroup::CgroupError;
 use berth_cri_core::compile;
 use berth_plan::codec;
 use berth_plan::message::{Exit, Reply, Request, Stage, Target};
+use berth_sys::signal::SIGKILL;
 use berth_sys::{Mode, OFlags};
 use tokio::sync::oneshot;
 use tonic::Status;
@@ -26,8 +27,6 @@ pub(crate) const DRAIN: Duration = Duration::from_secs(2);
 
 /// How long the processes of a command may take to die of SIGKILL.
 const DEATH: Duration = Duration::from_secs(10);
-
-const SIGKILL: i32 = 9;
 
 /// What a command's standard streams are to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +77,7 @@ impl Command {
         let ended = runtime.execs.expect(&id, &sandbox.id);
         let command = Self { runtime: Arc::clone(runtime), shim, id, ended };
         let ends = command.begin(container, arguments, stdio).await?;
+        runtime.execs.begun(&command.id);
         Ok((command, ends))
     }
 

@@ -12,6 +12,7 @@ use crate::meter::{Layer, Meter};
 use crate::places::Places;
 use crate::records::ContainerRecord;
 use crate::runtime::Runtime;
+use crate::volume_images;
 
 #[derive(Debug)]
 pub(crate) struct Container {
@@ -66,9 +67,14 @@ impl Container {
         }
     }
 
+    /// Its states from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<ContainerState> {
+        self.state.subscribe()
+    }
+
     /// Waits until it runs no more.
     pub(crate) async fn ended(&self) {
-        let mut state = self.state.subscribe();
+        let mut state = self.changes();
         // The sender lives as long as `self`.
         let _ = state.wait_for(|state| !matches!(state, ContainerState::Running { .. })).await;
     }
@@ -81,10 +87,16 @@ impl Container {
         *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
     }
 
-    /// What it has written, as measured lately. Blocks.
-    pub(crate) fn layer(&self, runtime: &Runtime) -> Option<Layer> {
+    /// Has what it has written measured. Before many are asked for it, so that they are waited for at the same time.
+    pub(crate) fn measure(&self, runtime: &Runtime) {
         let ended = matches!(*self.state.borrow(), ContainerState::Exited { .. });
-        self.meter.layer(&runtime.images, &self.id, ended)
+        self.meter.measure(&runtime.walks, &runtime.images, &self.id, ended);
+    }
+
+    /// What it has written, as measured lately. Blocks for a moment.
+    pub(crate) fn layer(&self, runtime: &Runtime) -> Option<Layer> {
+        self.measure(runtime);
+        self.meter.layer()
     }
 
     /// The compiled plan, with the frame that it travels in.
@@ -132,7 +144,7 @@ impl Container {
             image_id: self.record.image_id.clone(),
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
-            mounts: config.mounts.clone(),
+            mounts: volume_images::shown(&config.mounts, &self.record.volume_images),
             log_path: self.record.log_path.clone(),
             resources: Some(cri::ContainerResources { linux: Some(self.limits()), windows: None }),
             user: Some(cri::ContainerUser {

@@ -1,12 +1,14 @@
 //! The generated server traits: each call goes to its own module under `rpc/`, or is refused by name.
 //!
 //! A call that only reads runs in the caller's task. One that changes something gets a task of its own, which the caller
-//! awaits: when the caller goes away, the work is finished all the same, and a panic ends that call only.
+//! awaits: when the caller goes away, the work is finished all the same, and a panic ends that call only. Of two, nobody
+//! needs the result then: their task is told, and ends what it began.
 
 use berth_cri_proto::v1 as cri;
 use berth_cri_proto::v1::image_service_server::ImageService;
 use berth_cri_proto::v1::runtime_service_server::RuntimeService;
 use futures_util::stream::BoxStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::{Service, rpc};
@@ -17,6 +19,7 @@ macro_rules! door {
     ($service:ident {
         reads { $($read:ident($read_request:ident) -> $read_response:ident;)* }
         changes { $($change:ident($change_request:ident) -> $change_response:ident;)* }
+        given_up { $($given_up:ident($given_up_request:ident) -> $given_up_response:ident;)* }
         streams { $($stream:ident($stream_request:ident) -> $stream_type:ident of $stream_item:ident;)* }
         refused { $($refused:ident($refused_request:ident) -> $refused_response:ident;)* }
     }) => {
@@ -30,6 +33,14 @@ macro_rules! door {
                 let runtime = self.runtime.clone();
                 let work = async move { rpc::$change::call(&runtime, request.into_inner()).await };
                 self.runtime.tasks.run(stringify!($change), work).await.map(Response::new)
+            })*
+
+            $(async fn $given_up(&self, request: Request<cri::$given_up_request>) -> Result<Response<cri::$given_up_response>, Status> {
+                let runtime = self.runtime.clone();
+                let gone = CancellationToken::new();
+                let _caller = gone.clone().drop_guard();
+                let work = async move { rpc::$given_up::call(&runtime, request.into_inner(), gone).await };
+                self.runtime.tasks.run(stringify!($given_up), work).await.map(Response::new)
             })*
 
             $(type $stream_type = Stream<cri::$stream_item>;
@@ -77,6 +88,8 @@ door!(RuntimeService {
         reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse;
         update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
         update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse;
+    }
+    given_up {
         exec_sync(ExecSyncRequest) -> ExecSyncResponse;
     }
     streams {
@@ -100,8 +113,10 @@ door!(ImageService {
         image_fs_info(ImageFsInfoRequest) -> ImageFsInfoResponse;
     }
     changes {
-        pull_image(PullImageRequest) -> PullImageResponse;
         remove_image(RemoveImageRequest) -> RemoveImageResponse;
+    }
+    given_up {
+        pull_image(PullImageRequest) -> PullImageResponse;
     }
     streams {
         stream_images(StreamImagesRequest) -> StreamImagesStream of StreamImagesResponse;

@@ -14,6 +14,8 @@ pub(crate) struct Execs {
 #[derive(Debug)]
 struct Waiting {
     sandbox: String,
+    /// The shim has said that it runs.
+    begun: bool,
     sender: oneshot::Sender<Exit>,
 }
 
@@ -21,8 +23,21 @@ impl Execs {
     /// To be called before the exec is asked for, so that its end is not missed.
     pub(crate) fn expect(&self, id: &str, sandbox: &str) -> oneshot::Receiver<Exit> {
         let (sender, receiver) = oneshot::channel();
-        self.waiting().insert(id.to_owned(), Waiting { sandbox: sandbox.to_owned(), sender });
+        self.waiting().insert(id.to_owned(), Waiting { sandbox: sandbox.to_owned(), begun: false, sender });
         receiver
+    }
+
+    pub(crate) fn begun(&self, id: &str) {
+        if let Some(waiting) = self.waiting().get_mut(id) {
+            waiting.begun = true;
+        }
+    }
+
+    /// Those of a sandbox that its shim has, or had.
+    pub(crate) fn of(&self, sandbox: &str) -> Vec<String> {
+        let waiting = self.waiting();
+        let begun = waiting.iter().filter(|(_, waiting)| waiting.begun && waiting.sandbox == sandbox);
+        begun.map(|(id, _)| id.clone()).collect()
     }
 
     pub(crate) fn ended(&self, id: &str, exit: Exit) {

@@ -1,29 +1,33 @@
 //! How containers and shims end, and what follows from it.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use berth_cri_core::state::{ContainerState, Moved, SandboxState};
 use berth_cri_proto::v1::ContainerEventType;
 use berth_effect::record;
-use berth_plan::message::{Event, Exit};
+use berth_plan::message::{Event, Exit, Held};
 use tokio::sync::mpsc;
 
 use crate::container::Container;
 use crate::records::{self, Phase};
 use crate::runtime::Runtime;
 use crate::sandbox::{self, Sandbox};
+use crate::shim::{News, ShimError};
 use crate::tasks::blocking;
 
+/// Between two attempts to ask a shim what it holds.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Follows a sandbox's shim to its end. Holds neither the runtime nor the sandbox, so that both can go.
-pub(crate) async fn watch(runtime: Weak<Runtime>, sandbox: Weak<Sandbox>, mut events: mpsc::UnboundedReceiver<Event>) {
-    while let Some(event) = events.recv().await {
-        let Some(runtime) = runtime.upgrade() else { return };
-        match event {
-            Event::ContainerExited { container, exit } => match runtime.container(&container) {
-                Ok(container) => exited(&runtime, &container, &exit),
-                Err(_) => tracing::warn!(container, "an unknown container ended"),
-            },
-            Event::ExecExited { exec, exit } => runtime.execs.ended(&exec, exit),
+pub(crate) async fn watch(runtime: Weak<Runtime>, sandbox: Weak<Sandbox>, mut news: mpsc::UnboundedReceiver<News>) {
+    while let Some(next) = news.recv().await {
+        match next {
+            News::Event(event) => {
+                let Some(runtime) = runtime.upgrade() else { return };
+                happened(&runtime, event);
+            }
+            News::Missed => while catch_up(&runtime, &sandbox, &mut news).await {},
         }
     }
     let (Some(runtime), Some(sandbox)) = (runtime.upgrade(), sandbox.upgrade()) else { return };
@@ -34,6 +38,57 @@ pub(crate) async fn watch(runtime: Weak<Runtime>, sandbox: Weak<Sandbox>, mut ev
         let work = Arc::clone(&runtime);
         runtime.tasks.spawn(async move { lost(&work, &sandbox, "its shim died").await });
     }
+}
+
+fn happened(runtime: &Arc<Runtime>, event: Event) {
+    match event {
+        Event::ContainerExited { container, exit } => match runtime.container(&container) {
+            Ok(container) => exited(runtime, &container, &exit),
+            Err(_) => tracing::warn!(container, "an unknown container ended"),
+        },
+        Event::ExecExited { exec, exit } => runtime.execs.ended(&exec, exit),
+    }
+}
+
+/// Asks a shim for what its events would have said that may be lost. Whether more was lost meanwhile.
+async fn catch_up(runtime: &Weak<Runtime>, sandbox: &Weak<Sandbox>, news: &mut mpsc::UnboundedReceiver<News>) -> bool {
+    let (begun, shim) = {
+        let (Some(runtime), Some(sandbox)) = (runtime.upgrade(), sandbox.upgrade()) else { return false };
+        let Some(shim) = sandbox.shim() else { return false };
+        (runtime.execs.of(&sandbox.id), shim)
+    };
+    let held = loop {
+        match shim.holds().await {
+            Ok(held) => break held,
+            Err(ShimError::Gone) => return false,
+            Err(error) => {
+                tracing::warn!(shim = shim.pid, %error, "a shim does not say what it holds");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    };
+    let (Some(runtime), Some(sandbox)) = (runtime.upgrade(), sandbox.upgrade()) else { return false };
+    // What it said before its answer has arrived, and says more than that.
+    let mut again = false;
+    while let Ok(next) = news.try_recv() {
+        match next {
+            News::Event(event) => happened(&runtime, event),
+            News::Missed => again = true,
+        }
+    }
+    // Nothing is started by what it says: whoever starts a container hears of it, or ends it.
+    for held in &held.containers {
+        if let Held::Exited { container, exit } = held
+            && let Ok(container) = runtime.container(container)
+        {
+            exited(&runtime, &container, exit);
+        }
+    }
+    for exec in begun.iter().filter(|exec| !held.execs.contains(exec)) {
+        runtime.execs.forget(exec);
+    }
+    tracing::info!(sandbox = sandbox.id, "what a shim said meanwhile is made up for");
+    again
 }
 
 /// A container's first process has ended.
@@ -100,20 +155,19 @@ pub(crate) async fn lost(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>, why: &s
     let containers = runtime.containers_of(&sandbox.id);
     let (work, killed, id) = (Arc::clone(runtime), containers.clone(), sandbox.id.clone());
     let _ = blocking(move || {
+        // The shim's log writer; and what was making a container for it, which would put another process into the
+        // container's cgroup.
+        end_cgroup(&work, &work.shim_cgroup(&id));
         for container in &killed {
             let kill = work.cgroups.open(&container.record.cgroup).and_then(|cgroup| cgroup.kill());
             if let Err(error) = kill {
                 tracing::error!(container = container.id, %error, "a container can't be killed");
             }
         }
-        // The shim's log writer.
-        end_cgroup(&work, &work.shim_cgroup(&id));
     })
     .await;
     for container in &containers {
-        if let Some(exit) = exit_record(runtime, container) {
-            exited(runtime, container, &exit);
-        }
+        settle_by_record(runtime, container);
         let message = format!("the sandbox is not ready: {why}");
         if container.transition(|state| state.lost(berth_sys::process::now(), message)) == Moved::Now {
             runtime.tell(ContainerEventType::ContainerStoppedEvent, &container.id, &container.sandbox);
@@ -122,8 +176,17 @@ pub(crate) async fn lost(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>, why: &s
     }
 }
 
+/// Takes note of an end that the shim has written down. Whether there is one.
+pub(crate) fn settle_by_record(runtime: &Arc<Runtime>, container: &Arc<Container>) -> bool {
+    let exit = exit_record(runtime, container);
+    if let Some(exit) = &exit {
+        exited(runtime, container, exit);
+    }
+    exit.is_some()
+}
+
 /// The shim's record of a container's end, where it lived to write one.
-pub(crate) fn exit_record(runtime: &Runtime, container: &Container) -> Option<Exit> {
+fn exit_record(runtime: &Runtime, container: &Container) -> Option<Exit> {
     let path = runtime.places.exit(&container.sandbox, &container.id);
     let bytes = record::read(&path, 4096).ok().flatten()?;
     berth_plan::codec::decode(&bytes).ok()

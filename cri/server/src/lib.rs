@@ -11,6 +11,7 @@ mod commands;
 mod config;
 mod container;
 mod descriptor;
+mod descriptors;
 mod dismantle;
 mod door;
 mod error;
@@ -49,6 +50,7 @@ mod volume_images;
 mod watched;
 
 pub use config::Config;
+pub use descriptors::raise_descriptor_limit;
 pub use error::OpenError;
 pub use handlers::{BUILT_IN, Handler, Handlers};
 pub use network::own_network_dir;

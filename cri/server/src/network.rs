@@ -151,11 +151,13 @@ impl Network {
     }
 
     /// Detaches those of our sandboxes that are not in `live`, and lets the plugins find what no cache knows. The cache is
-    /// shared: what lies in a namespace that is not ours is another runtime's, and stays.
-    pub(crate) fn collect(&self, live: &[String], places: &Places) {
+    /// shared: what lies in a namespace that is not ours is another runtime's, and stays. Returns those that could not be
+    /// detached.
+    pub(crate) fn collect(&self, live: &[String], places: &Places) -> Vec<String> {
         let ours = places.namespaces();
         let mut valid: Vec<ValidAttachment> =
             live.iter().map(|id| ValidAttachment { container_id: id.clone(), ifname: INTERFACE.to_owned() }).collect();
+        let mut left = Vec::new();
         for cached in self.runtime.attachments() {
             let attachment = cached.attachment;
             if live.contains(&attachment.container_id) {
@@ -164,6 +166,7 @@ impl Network {
             if attachment.netns.as_ref().is_some_and(|path| path.starts_with(&ours)) {
                 if let Err(error) = self.runtime.del_container(&attachment.container_id) {
                     tracing::warn!(sandbox = attachment.container_id, %error, "a left-over network attachment");
+                    left.push(attachment.container_id);
                 }
             } else {
                 let Attachment { container_id, ifname, .. } = attachment;
@@ -178,6 +181,7 @@ impl Network {
                 }
             }
         }
+        left
     }
 }
 

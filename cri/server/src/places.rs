@@ -86,6 +86,11 @@ impl Places {
         self.container(id).join("spec.json")
     }
 
+    /// When a container was started. It is not flushed: without it, only that time is unknown after a restart.
+    pub(crate) fn container_start(&self, id: &str) -> PathBuf {
+        self.container(id).join("start.json")
+    }
+
     pub(crate) fn container_exit(&self, id: &str) -> PathBuf {
         self.container(id).join("exit.json")
     }

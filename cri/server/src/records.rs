@@ -1,5 +1,7 @@
 //! What is written down about sandboxes and containers.
 
+use std::collections::BTreeMap;
+
 use berth_cri_core::compile::SandboxPlan;
 use berth_cri_core::state::{RecordError, SandboxState, Stamped};
 use berth_cri_proto::v1 as cri;
@@ -63,6 +65,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) config: Encoded<cri::ContainerConfig>,
     pub(crate) created_at: i64,
     pub(crate) image_id: String,
+    /// The ids of the images that are mounted, by the names that the configuration gives them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) volume_images: BTreeMap<String, String>,
     pub(crate) log_path: String,
     pub(crate) cgroup: String,
     pub(crate) stop_signal: i32,

@@ -4,123 +4,196 @@
 //! down; one that is live is adopted with its shim, or marked NotReady without. What belongs to nobody goes: shims,
 //! namespaces, attachments, mounts, cgroups, snapshots, half-written files. A record that can't be understood is set
 //! aside and costs its own sandbox or container, never another's.
+//!
+//! The order: first everything is read and every shim asked, then what nobody owns is ended, then each container is judged
+//! by what its shim said, then what is not wanted is taken down. Shims are listened to last: their news wait, so that each
+//! finds the container that it is about.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use berth_cri_core::compile::NamespaceScope;
-use berth_cri_core::state::{ContainerState, SandboxState, Stamped};
-use berth_cri_core::{ids, names};
+use berth_cri_core::ids;
+use berth_cri_core::state::{ContainerState, Moved, SandboxState, Stamped};
 use berth_effect::record::{self, TEMPORARY_PREFIX};
 use berth_plan::message::{Held, Request, Target};
+use berth_sys::signal::SIGKILL;
+use futures_util::future::join_all;
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
 
 use crate::container::Container;
 use crate::network::pinned;
 use crate::records::{ContainerRecord, LIMIT, Phase, SandboxRecord};
+use crate::rpc::run_pod_sandbox::kept;
 use crate::runtime::Runtime;
 use crate::sandbox::Sandbox;
-use crate::shim::{Greeting, Shim};
-use crate::{OpenError, exits, teardown};
+use crate::shim::{Greeting, News, Shim, ShimError};
+use crate::tasks::blocking;
+use crate::{OpenError, exits, facts, teardown};
 
 /// How long a plugin that an earlier life exec'd may take to end.
 const PLUGINS: Duration = Duration::from_secs(240);
+/// How long a shim that lives is tried to be reached.
+const REACH: Duration = Duration::from_secs(60);
+/// Between two attempts to reach one.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Before what could not be taken down is tried again for the first time, and the longest time between two attempts.
+const AGAIN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
 
-/// How many live sandboxes are adopted with what their shims hold.
-type Adopted = BTreeMap<String, Vec<Held>>;
+/// The live sandboxes whose shims answered.
+type Adopted = BTreeMap<String, Adoption>;
+
+struct Adoption {
+    sandbox: Arc<Sandbox>,
+    held: Vec<Held>,
+    news: mpsc::UnboundedReceiver<News>,
+}
+
+/// Sandboxes to be taken down, with their records where these can be understood.
+type Undo = BTreeMap<String, Option<SandboxRecord>>;
 
 pub(crate) async fn recover(runtime: &Arc<Runtime>) -> Result<(), OpenError> {
-    let places = &runtime.places;
-    let running = places.running_plugins();
+    let running = runtime.places.running_plugins();
     berth_cni::wait_for_orphans(&running, PLUGINS).map_err(OpenError::io("wait for plugins in", &running))?;
-    let mut stray = shim_processes(&places.sandboxes());
+    let mut stray = shim_processes(&runtime.places.sandboxes());
+    let (live, undo) = sandboxes(runtime)?;
     let mut adopted = Adopted::new();
-    let mut undo: Vec<(String, Vec<String>)> = Vec::new();
-
-    for id in folders(&places.sandboxes())? {
-        clean_temporaries(&places.sandbox(&id));
-        match load::<SandboxRecord>(&places.sandbox_record(&id)) {
-            Some(Stamped { boot_id, record, .. }) if boot_id == runtime.boot_id && record.id == id => {
-                match record.phase.clone() {
-                    Phase::Live(state) => {
-                        let (sandbox, held) = adopt(runtime, record, state, &mut stray).await;
-                        if let Some(held) = held {
-                            adopted.insert(id, held);
-                        }
-                        remember(runtime, sandbox);
-                    }
-                    Phase::Creating | Phase::Removing => undo.push((id, record.made_cgroups)),
-                }
-            }
-            Some(Stamped { record, .. }) => undo.push((id, record.made_cgroups)),
-            None => undo.push((id, Vec::new())),
+    // All at once: one that hangs takes its time.
+    for (sandbox, shim) in join_all(live.into_iter().map(|(record, state)| adopt(runtime, record, state))).await {
+        if let Some((held, news)) = shim {
+            stray.remove(&sandbox.id);
+            adopted.insert(sandbox.id.clone(), Adoption { sandbox: Arc::clone(&sandbox), held, news });
         }
+        runtime.world().insert_sandbox(sandbox);
     }
-    // Shims of nobody; those of adopted sandboxes were taken off the list.
-    for pid in stray.values().flatten() {
-        tracing::warn!(pid, "a shim of no sandbox is ended");
-        if let Ok(process) = berth_sys::pidfd::PidFd::open(*pid) {
-            let _ = process.kill();
-            let _ = process.has_ended(2000);
-        }
-    }
+    end_shims(stray.values().flatten());
     containers(runtime, &adopted, &undo)?;
-    for (id, made) in undo {
+    let mut left = Vec::new();
+    let mut unfinished = Vec::new();
+    for (id, record) in undo {
         tracing::info!(sandbox = id, "a sandbox that was not finished is taken down");
-        if let Err(error) = teardown::dismantle(runtime, &id, &made) {
-            tracing::error!(sandbox = id, error, "a left-over sandbox can't be taken down");
+        let made = record.as_ref().map_or(&[][..], |record| &record.made_cgroups);
+        if let Err(error) = teardown::dismantle(runtime, &id, made) {
+            tracing::error!(sandbox = id, error, "a left-over sandbox can't be taken down yet");
+            match record {
+                Some(record) => unfinished.push((record, error)),
+                None => left.push(id),
+            }
         }
     }
     finish(runtime, &adopted).await;
-    orphans(runtime);
+    for (record, error) in unfinished {
+        kept(runtime, record, &format!("it could not be taken down: {error}"));
+    }
+    left.extend(orphans(runtime));
+    for Adoption { sandbox, news, .. } in adopted.into_values() {
+        tokio::spawn(exits::watch(Arc::downgrade(runtime), Arc::downgrade(&sandbox), news));
+    }
+    if !left.is_empty() {
+        tokio::spawn(take_down_later(Arc::downgrade(runtime), left));
+    }
     Ok(())
 }
 
-fn remember(runtime: &Runtime, sandbox: Arc<Sandbox>) {
-    let mut world = runtime.world();
-    world.sandbox_names.insert(names::sandbox(&sandbox.metadata()), sandbox.id.clone());
-    world.sandboxes.insert(sandbox.id.clone(), sandbox);
+/// Every sandbox, judged by its record: those that are live, and those to be taken down.
+fn sandboxes(runtime: &Runtime) -> Result<(Vec<(SandboxRecord, SandboxState)>, Undo), OpenError> {
+    let (mut live, mut undo) = (Vec::new(), Undo::new());
+    for id in folders(&runtime.places.sandboxes())? {
+        clean_temporaries(&runtime.places.sandbox(&id));
+        let stamped = load::<SandboxRecord>(&runtime.places.sandbox_record(&id));
+        match stamped.filter(|stamped| stamped.record.id == id) {
+            Some(Stamped { boot_id, record, .. }) => match record.phase.clone() {
+                Phase::Live(state) if boot_id == runtime.boot_id => live.push((record, state)),
+                _ => drop(undo.insert(id, Some(record))),
+            },
+            None => drop(undo.insert(id, None)),
+        }
+    }
+    Ok((live, undo))
 }
 
-/// A live sandbox with what its shim holds; `None` where it has none (any more).
+/// A live sandbox with what its shim holds and says from then on; `None` where it has none (any more).
 async fn adopt(
     runtime: &Arc<Runtime>,
     record: SandboxRecord,
     state: SandboxState,
-    stray: &mut BTreeMap<String, Vec<i32>>,
-) -> (Arc<Sandbox>, Option<Vec<Held>>) {
+) -> (Arc<Sandbox>, Option<(Vec<Held>, mpsc::UnboundedReceiver<News>)>) {
     let SandboxState::Ready { shim: pid, shim_started, .. } = state else {
         return (Arc::new(Sandbox::new(record, state, None)), None);
     };
     let folder = runtime.places.sandbox(&record.id);
-    match Shim::connect(&folder).await {
-        Ok((shim, Greeting { sandbox_ready: true, containers }, events))
-            if (shim.pid, shim.started) == (pid, shim_started) =>
-        {
-            stray.remove(&record.id);
-            let sandbox = Arc::new(Sandbox::new(record, state, Some(shim)));
-            tokio::spawn(exits::watch(Arc::downgrade(runtime), Arc::downgrade(&sandbox), events));
-            (sandbox, Some(containers))
+    let begun = Instant::now();
+    loop {
+        match Shim::connect(&folder).await {
+            Ok((shim, Greeting { sandbox_ready: true, containers, .. }, news))
+                if (shim.pid, shim.started) == (pid, shim_started) =>
+            {
+                return (Arc::new(Sandbox::new(record, state, Some(shim))), Some((containers, news)));
+            }
+            Ok((shim, ..)) => {
+                tracing::error!(sandbox = record.id, pid = shim.pid, "the shim is not the sandbox's");
+                break;
+            }
+            // No descriptors, no memory: that is no reason to end a pod whose shim is well.
+            Err(error @ (ShimError::Io(_) | ShimError::Broken))
+                if begun.elapsed() < REACH && facts::start_time(pid) == Some(shim_started) =>
+            {
+                tracing::warn!(sandbox = record.id, pid, %error, "the sandbox's shim is not reached yet");
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(error) => {
+                tracing::warn!(sandbox = record.id, %error, "the sandbox's shim is gone");
+                break;
+            }
         }
-        Ok((shim, _, _)) => {
-            tracing::error!(sandbox = record.id, pid = shim.pid, "the shim is not the sandbox's");
-            (Arc::new(Sandbox::new(record, state, None)), None)
+    }
+    (Arc::new(Sandbox::new(record, state, None)), None)
+}
+
+/// Ends shims of nobody.
+fn end_shims<'a>(pids: impl Iterator<Item = &'a i32>) {
+    let mut ending = Vec::new();
+    for pid in pids {
+        tracing::warn!(pid, "a shim of no sandbox is ended");
+        if let Ok(process) = berth_sys::pidfd::PidFd::open(*pid) {
+            let _ = process.kill();
+            ending.push(process);
         }
-        Err(error) => {
-            tracing::warn!(sandbox = record.id, %error, "the sandbox's shim is gone");
-            (Arc::new(Sandbox::new(record, state, None)), None)
-        }
+    }
+    for process in ending {
+        let _ = process.has_ended(2000);
+    }
+}
+
+/// Tries again, more and more seldom, to take down what nobody else can ask for: it is in no list. The node's network may
+/// have come up meanwhile, without which its plugins fail.
+async fn take_down_later(runtime: Weak<Runtime>, mut left: Vec<String>) {
+    let (mut pause, longest) = AGAIN;
+    while !left.is_empty() {
+        tokio::time::sleep(pause).await;
+        pause = longest.min(pause * 2);
+        let Some(runtime) = runtime.upgrade() else { return };
+        let ids = std::mem::take(&mut left);
+        let work = ids.clone();
+        let tried = blocking(move || {
+            let still = |id: &String| {
+                let outcome = teardown::dismantle(&runtime, id, &[]);
+                outcome.inspect_err(|error| tracing::warn!(sandbox = id, error, "left-overs are still there")).is_err()
+            };
+            work.into_iter().filter(still).collect()
+        });
+        left = tried.await.unwrap_or(ids);
     }
 }
 
 /// Loads every container's record; those of sandboxes that are taken down are removed, as far as their processes, or kept
 /// as ended.
-fn containers(runtime: &Arc<Runtime>, adopted: &Adopted, undo: &[(String, Vec<String>)]) -> Result<(), OpenError> {
-    let removing: BTreeSet<&str> = undo.iter().map(|(id, _)| id.as_str()).collect();
+fn containers(runtime: &Arc<Runtime>, adopted: &Adopted, undo: &Undo) -> Result<(), OpenError> {
     for id in folders(&runtime.places.containers())? {
         clean_temporaries(&runtime.places.container(&id));
         let Some(Stamped { boot_id, record, .. }) = load::<ContainerRecord>(&runtime.places.container_record(&id))
@@ -134,10 +207,10 @@ fn containers(runtime: &Arc<Runtime>, adopted: &Adopted, undo: &[(String, Vec<St
             tracing::error!(container = id, "a container's record lies in another's folder");
             continue;
         }
-        let alive = adopted.get(&record.sandbox).is_some_and(|held| {
-            held.iter().any(|held| matches!(held, Held::Running { container, .. } if *container == id))
+        let alive = adopted.get(&record.sandbox).is_some_and(|adoption| {
+            adoption.held.iter().any(|held| matches!(held, Held::Running { container, .. } if *container == id))
         });
-        let removed = removing.contains(record.sandbox.as_str());
+        let removed = undo.contains_key(&record.sandbox);
         let exit = load::<ContainerState>(&runtime.places.container_exit(&id)).map(|exit| exit.record);
         // An end that nobody has taken note of yet: its cgroup still tells whether it was for memory, and goes when it
         // is settled.
@@ -149,15 +222,24 @@ fn containers(runtime: &Arc<Runtime>, adopted: &Adopted, undo: &[(String, Vec<St
             remove_remains(runtime, &record.sandbox, &id);
             continue;
         }
-        let state = exit.unwrap_or(ContainerState::Created);
+        // Of what runs the shim knows when it began; of what ran before a restart of the machine, this file alone.
+        let restarted = boot_id != runtime.boot_id;
+        let begun = if restarted { load::<ContainerState>(&runtime.places.container_start(&id)) } else { None };
+        let state = exit.or(begun.map(|begun| begun.record)).unwrap_or(ContainerState::Created);
         let container = Container::new(record, state);
-        let mut world = runtime.world();
-        let pod = container.record.sandbox_config.0.metadata.clone().unwrap_or_default();
-        let own = container.config().metadata.clone().unwrap_or_default();
-        world.container_names.insert(names::container(&own, &pod), id.clone());
-        world.containers.insert(id, container);
+        if restarted {
+            ended(runtime, &container);
+        }
+        runtime.world().insert_container(container);
     }
     Ok(())
+}
+
+/// A container that the machine's restart has ended, which is written down once.
+fn ended(runtime: &Runtime, container: &Container) {
+    if container.transition(|state| state.after_reboot(berth_sys::process::now())) == Moved::Now {
+        exits::write_exit(runtime, container);
+    }
 }
 
 fn remove_remains(runtime: &Runtime, sandbox: &str, id: &str) {
@@ -172,7 +254,7 @@ fn remove_remains(runtime: &Runtime, sandbox: &str, id: &str) {
 async fn finish(runtime: &Arc<Runtime>, adopted: &Adopted) {
     for sandbox in runtime.sandboxes() {
         match adopted.get(&sandbox.id) {
-            Some(held) => settle_adopted(runtime, &sandbox, held).await,
+            Some(adoption) => settle_adopted(runtime, &sandbox, &adoption.held).await,
             None => {
                 let stopped = matches!(sandbox.state(), SandboxState::NotReady { .. });
                 exits::lost(runtime, &sandbox, "its shim is gone").await;
@@ -186,7 +268,7 @@ async fn finish(runtime: &Arc<Runtime>, adopted: &Adopted) {
     }
     for container in runtime.containers() {
         if runtime.sandbox(&container.sandbox).is_err() {
-            container.transition(|state| state.after_reboot(berth_sys::process::now()));
+            ended(runtime, &container);
         }
     }
 }
@@ -198,13 +280,16 @@ async fn settle_adopted(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>, held: &[
         };
         match (runtime.container(id), held) {
             (Ok(container), Held::Running { pid, started_at, .. }) => {
-                let _ = container.transition(|state| state.started(*pid, *started_at));
+                // It may have ended since the shim said so.
+                if !exits::settle_by_record(runtime, &container) {
+                    let _ = container.transition(|state| state.started(*pid, *started_at));
+                }
             }
             (Ok(container), Held::Exited { exit, .. }) => exits::exited(runtime, &container, exit),
             (Err(_), _) => {
                 tracing::warn!(container = id, "a container without a record is ended");
                 if let Some(shim) = sandbox.shim() {
-                    let kill = Request::Signal { target: Target::Container(id.clone()), signal: 9 };
+                    let kill = Request::Signal { target: Target::Container(id.clone()), signal: SIGKILL };
                     let _ = shim.order(kill, &[]).await;
                     let _ = shim.order(Request::Forget { container: id.clone() }, &[]).await;
                 }
@@ -213,18 +298,22 @@ async fn settle_adopted(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>, held: &[
     }
 }
 
-/// Removes what no sandbox owns.
-fn orphans(runtime: &Runtime) {
+/// Removes what no sandbox owns; returns whose network could not be taken down.
+fn orphans(runtime: &Runtime) -> Vec<String> {
     let known: BTreeSet<String> = runtime.world().sandboxes.keys().cloned().collect();
+    let mut left = Vec::new();
     for id in pinned(&runtime.places) {
         if !known.contains(&id)
             && let Err(error) = runtime.network.detach(&id, &runtime.places.namespace(&id))
         {
-            tracing::error!(sandbox = id, %error, "a left-over network namespace can't be removed");
+            tracing::error!(sandbox = id, %error, "a left-over network namespace can't be removed yet");
+            left.push(id);
         }
     }
     let live: Vec<String> = known.iter().cloned().collect();
-    runtime.network.collect(&live, &runtime.places);
+    left.extend(runtime.network.collect(&live, &runtime.places));
+    left.sort();
+    left.dedup();
     let parent = runtime.config.cgroup_parent.trim_end_matches('/').to_owned();
     for name in runtime.cgroups.children(&parent) {
         let owner = name.strip_prefix("shim-").or_else(|| name.strip_prefix("pod-"));
@@ -233,6 +322,7 @@ fn orphans(runtime: &Runtime) {
         }
     }
     runtime.tidy_cgroups();
+    left
 }
 
 /// The processes that run a shim below `sandboxes`, by sandbox: also those that were just being started.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_cgroup::{Cgroup, CgroupError, Host, Resources};
-use berth_cri_core::{HostFacts, ids};
+use berth_cri_core::{HostFacts, ids, names};
 use berth_cri_proto::v1::ContainerEventResponse;
 use berth_image::{RegistryConfig, Store};
 use berth_stream::Server;
@@ -19,6 +19,7 @@ use crate::container::Container;
 use crate::execs::Execs;
 use crate::handlers;
 use crate::lock::Lock;
+use crate::meter::Walks;
 use crate::network::Network;
 use crate::operations::Operations;
 use crate::places::Places;
@@ -48,6 +49,7 @@ pub(crate) struct Runtime {
     pub(crate) execs: Execs,
     pub(crate) streaming: OnceCell<Server>,
     pub(crate) sessions: Underway,
+    pub(crate) walks: Walks,
     pub(crate) events: broadcast::Sender<ContainerEventResponse>,
     pub(crate) world: Mutex<World>,
     pub(crate) _lock: Lock,
@@ -61,6 +63,22 @@ pub(crate) struct World {
     /// Which id a name is reserved for; also while it is being created.
     pub(crate) sandbox_names: HashMap<String, String>,
     pub(crate) container_names: HashMap<String, String>,
+}
+
+impl World {
+    /// With its name.
+    pub(crate) fn insert_sandbox(&mut self, sandbox: Arc<Sandbox>) {
+        self.sandbox_names.insert(names::sandbox(&sandbox.metadata()), sandbox.id.clone());
+        self.sandboxes.insert(sandbox.id.clone(), sandbox);
+    }
+
+    /// With its name.
+    pub(crate) fn insert_container(&mut self, container: Arc<Container>) {
+        let pod = container.record.sandbox_config.0.metadata.clone().unwrap_or_default();
+        let own = container.config().metadata.clone().unwrap_or_default();
+        self.container_names.insert(names::container(&own, &pod), container.id.clone());
+        self.containers.insert(container.id.clone(), container);
+    }
 }
 
 impl Runtime {

@@ -6,12 +6,17 @@ use berth_cri_core::compile::{NamespaceScope, SandboxPlan};
 use berth_cri_core::state::SandboxState;
 use berth_cri_proto::v1 as cri;
 use berth_effect::record;
+use tokio::sync::Semaphore;
 
 use crate::handlers::OciRuntime;
 use crate::meter::Meter;
 use crate::records::{self, Encoded, Phase, PodResources, SandboxRecord};
 use crate::runtime::Runtime;
 use crate::shim::Shim;
+
+/// How many forwarded connections of one sandbox may wait for a port to accept; further ones wait for these. A client opens
+/// as many as it likes, and each takes a descriptor of ours.
+const CONNECTING: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Sandbox {
@@ -29,6 +34,8 @@ pub(crate) struct Sandbox {
     /// As told by UpdatePodSandboxResources.
     resources: Mutex<Option<PodResources>>,
     pub(crate) meter: Meter,
+    /// The forwarded connections that wait for a port to accept.
+    pub(crate) connecting: Semaphore,
 }
 
 impl Sandbox {
@@ -45,6 +52,7 @@ impl Sandbox {
             shim: Mutex::new(shim),
             resources: Mutex::new(record.resources),
             meter: Meter::default(),
+            connecting: Semaphore::new(CONNECTING),
         }
     }
 

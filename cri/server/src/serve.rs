@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use berth_cri_proto::v1::image_service_server::ImageServiceServer;
 use berth_cri_proto::v1::runtime_service_server::RuntimeServiceServer;
-use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
+use futures_util::Stream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::Service;
@@ -18,6 +18,9 @@ use crate::Service;
 const MESSAGE_LIMIT: usize = 16 << 20;
 /// How long answers under way may still take when the service is asked to end.
 const DRAIN: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// Before accepting again after an error, such as that there are no descriptors.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Serves on the socket at `path` until `stop` is cancelled; calls in flight are answered first. The folder is made, a
 /// socket that nobody listens on any more is replaced, and the socket is removed at the end. Mode 0660: a client is root
@@ -48,7 +51,7 @@ pub async fn serve(
                 .max_decoding_message_size(MESSAGE_LIMIT)
                 .max_encoding_message_size(MESSAGE_LIMIT),
         )
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled());
+        .serve_with_incoming_shutdown(incoming(listener), stop.cancelled());
     // A client that keeps its connection (every kubelet does, for events) must not keep this process. What its calls
     // have begun are tasks of their own, which `Service::close` awaits.
     let drained = async {
@@ -61,6 +64,22 @@ pub async fn serve(
     };
     let _ = fs::remove_file(path);
     served.map_err(io::Error::other)
+}
+
+/// The connections. An error is no item: whoever takes the items asks for the next at once, and would do so for ever while
+/// there are no descriptors.
+fn incoming(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStream>> {
+    futures_util::stream::unfold(listener, async |listener| {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => return Some((Ok(stream), listener)),
+                Err(error) => {
+                    tracing::warn!(%error, "the CRI's socket can't accept a connection");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    })
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {

@@ -14,6 +14,7 @@ use tokio::sync::{OnceCell, broadcast};
 use crate::execs::Execs;
 use crate::handlers::Known;
 use crate::lock::Lock;
+use crate::meter::Walks;
 use crate::network::Network;
 use crate::operations::Operations;
 use crate::places::Places;
@@ -108,6 +109,7 @@ fn prepare(config: Config) -> Result<Runtime, OpenError> {
         execs: Execs::default(),
         streaming: OnceCell::new(),
         sessions: Underway::default(),
+        walks: Walks::default(),
         events,
         world: Mutex::new(World::default()),
         _lock: lock,

@@ -1,27 +1,44 @@
 //! A sandbox's shim, as the runtime holds it: a process and a connection.
 
+//!
+//! The process alone says when a shim is gone. A connection may end before: a shim drops a client that does not read, and
+//! ours breaks when descriptors or memory are short. Then another one is made, and the shim says anew what it holds.
+
 mod link;
 mod spawn;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use berth_plan::PROTOCOL;
 use berth_plan::message::{Event, Failure, Held, Reply, Request};
 use berth_sys::pidfd::PidFd;
 use berth_sys::{Mode, OFlags};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use crate::facts;
+use crate::watched::watched;
 use link::Link;
 pub(crate) use spawn::spawn;
 
-/// A shim answers within microseconds, except where a container's creation waits for a file system.
+/// A shim answers within microseconds, except where something waits for a file system.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// What ends something waits for nothing: a shim that does not even take a signal hangs.
+const BRIEF: Duration = Duration::from_secs(10);
+/// A start by another OCI runtime may take as long as the shim lets its commands, and that should be the shim's own word.
+const START: Duration = Duration::from_secs(130);
+
+/// How long a shim whose connection has ended may take to end, too.
+const ENDING: Duration = Duration::from_millis(500);
+/// Between two attempts to connect again, the last of which is repeated.
+const PAUSES: [Duration; 4] =
+    [Duration::from_millis(50), Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(10)];
 
 /// A connected shim.
 #[derive(Debug)]
@@ -32,8 +49,25 @@ pub(crate) struct Shim {
     /// The newest protocol that both sides know.
     pub(crate) protocol: u16,
     process: PidFd,
-    link: Arc<Link>,
+    current: Arc<Current>,
     reader: tokio::task::JoinHandle<()>,
+}
+
+/// The connection in use, and what tells that there will be no other.
+#[derive(Debug)]
+struct Current {
+    folder: PathBuf,
+    link: Mutex<Arc<Link>>,
+    /// Readable once the process has ended.
+    process: AsyncFd<OwnedFd>,
+}
+
+/// What a shim says unasked.
+#[derive(Debug)]
+pub(crate) enum News {
+    Event(Event),
+    /// Events may have been lost: it is to be asked what it holds.
+    Missed,
 }
 
 /// What a shim holds, as it said on connecting.
@@ -41,6 +75,7 @@ pub(crate) struct Shim {
 pub(crate) struct Greeting {
     pub(crate) sandbox_ready: bool,
     pub(crate) containers: Vec<Held>,
+    pub(crate) execs: Vec<String>,
 }
 
 /// Why a shim did not do what was asked.
@@ -48,8 +83,12 @@ pub(crate) struct Greeting {
 pub(crate) enum ShimError {
     #[error("the sandbox's shim is gone")]
     Gone,
+    /// It may have done what was asked, or still do it.
     #[error("the sandbox's shim does not answer")]
     Silent,
+    /// It may have done what was asked.
+    #[error("the connection to the sandbox's shim broke; try again")]
+    Broken,
     #[error("{}", .0.message)]
     Failed(Failure),
     #[error("the sandbox's shim answers out of turn")]
@@ -59,26 +98,24 @@ pub(crate) enum ShimError {
 }
 
 impl Shim {
-    /// Connects to the shim in a sandbox's folder. Its events go to the receiver, which ends when the shim is gone.
+    /// Connects to the shim in a sandbox's folder. Its news go to the receiver, which ends when the shim is gone.
     pub(crate) async fn connect(
         folder: &Path,
-    ) -> Result<(Arc<Self>, Greeting, mpsc::UnboundedReceiver<Event>), ShimError> {
-        let socket = connect(folder)?;
-        berth_sys::fd::set_nonblocking(socket.as_fd(), true)?;
-        let link = Arc::new(Link::new(socket)?);
-        let (sender, receiver) = mpsc::unbounded_channel();
-        // Until its number is known, the end of the connection has to do for the end of the process.
-        let greeting = link.first(Request::Hello { protocol: PROTOCOL });
-        let reply = tokio::time::timeout(PATIENCE, greeting).await.map_err(|_| ShimError::Silent)??;
-        let Reply::Hello { pid, protocol, sandbox_ready, containers, .. } = reply else {
-            return Err(ShimError::Unexpected);
-        };
+    ) -> Result<(Arc<Self>, Greeting, mpsc::UnboundedReceiver<News>), ShimError> {
+        let greeted = tokio::time::timeout(PATIENCE, greet(folder)).await;
+        let (link, pid, protocol, greeting) = greeted.map_err(|_| ShimError::Silent)??;
         let process = PidFd::open(pid).map_err(|_| ShimError::Gone)?;
         // Read after the descriptor was opened: if it still exists then, both mean the same process.
         let started = facts::start_time(pid).ok_or(ShimError::Gone)?;
-        let reader = tokio::spawn(link::read(Arc::clone(&link), process.as_fd().try_clone_to_owned()?, sender));
-        let shim = Arc::new(Self { pid, started, protocol: protocol.min(PROTOCOL), process, link, reader });
-        Ok((shim, Greeting { sandbox_ready, containers }, receiver))
+        let current = Arc::new(Current {
+            folder: folder.to_path_buf(),
+            link: Mutex::new(Arc::new(link)),
+            process: watched(process.as_fd().try_clone_to_owned()?, Interest::READABLE)?,
+        });
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let reader = tokio::spawn(follow(Arc::clone(&current), pid, sender));
+        let shim = Arc::new(Self { pid, started, protocol, process, current, reader });
+        Ok((shim, greeting, receiver))
     }
 
     /// Sends a request and waits for its reply; a failure that the shim reports is an error.
@@ -92,10 +129,24 @@ impl Shim {
         request: Request,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(Reply, Vec<OwnedFd>), ShimError> {
-        let call = self.link.call(request, descriptors);
-        match tokio::time::timeout(PATIENCE, call).await.map_err(|_| ShimError::Silent)?? {
-            (Reply::Failed(failure), _) => Err(ShimError::Failed(failure)),
-            answer => Ok(answer),
+        let patience = match request {
+            Request::Start { .. } => START,
+            Request::Hello { .. } | Request::Signal { .. } | Request::Forget { .. } | Request::Shutdown => BRIEF,
+            _ => PATIENCE,
+        };
+        let link = self.current.link();
+        match tokio::time::timeout(patience, link.call(request, descriptors)).await.map_err(|_| ShimError::Silent)? {
+            Ok((Reply::Failed(failure), _)) => Err(ShimError::Failed(failure)),
+            Err(ShimError::Broken) if self.current.ends_soon().await => Err(ShimError::Gone),
+            other => other,
+        }
+    }
+
+    /// Asks it what it holds.
+    pub(crate) async fn holds(&self) -> Result<Greeting, ShimError> {
+        match self.call(Request::Hello { protocol: PROTOCOL }, &[]).await? {
+            Reply::Hello { sandbox_ready, containers, execs, .. } => Ok(Greeting { sandbox_ready, containers, execs }),
+            _ => Err(ShimError::Unexpected),
         }
     }
 
@@ -116,6 +167,63 @@ impl Shim {
     pub(crate) fn ends_within(&self, milliseconds: i32) -> bool {
         self.process.has_ended(milliseconds).unwrap_or(true)
     }
+}
+
+impl Current {
+    fn link(&self) -> Arc<Link> {
+        Arc::clone(&self.link.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits for the end of the process.
+    async fn ended(&self) {
+        // An error would mean that the event loop is gone, and we with it.
+        let _ = self.process.readable().await;
+    }
+
+    async fn ends_soon(&self) -> bool {
+        tokio::time::timeout(ENDING, self.ended()).await.is_ok()
+    }
+}
+
+/// Delivers what the shim says for as long as its process lives, by one connection after the other.
+async fn follow(current: Arc<Current>, pid: i32, news: mpsc::UnboundedSender<News>) {
+    loop {
+        current.link().read(current.ended(), &news).await;
+        if current.ends_soon().await {
+            return;
+        }
+        tracing::warn!(pid, "the connection to a shim broke; another one is made");
+        let again = async {
+            let mut pauses = PAUSES.iter().chain(PAUSES.last().into_iter().cycle());
+            loop {
+                match greet(&current.folder).await {
+                    Ok((link, found, ..)) if found == pid => break link,
+                    Ok((_, found, ..)) => tracing::warn!(pid, found, "another shim answers"),
+                    Err(error) => tracing::warn!(pid, %error, "a shim is not reached"),
+                }
+                tokio::time::sleep(pauses.next().copied().unwrap_or(ENDING)).await;
+            }
+        };
+        let link = tokio::select! {
+            again = again => again,
+            () = current.ended() => return,
+        };
+        *current.link.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(link);
+        let _ = news.send(News::Missed);
+    }
+}
+
+/// A new connection, with the shim's process, the newest protocol that both know, and what it holds. Waits for a shim that
+/// hangs: one connection waits as well as many, for which its queue has no room.
+async fn greet(folder: &Path) -> Result<(Link, i32, u16, Greeting), ShimError> {
+    let socket = connect(folder)?;
+    berth_sys::fd::set_nonblocking(socket.as_fd(), true)?;
+    let link = Link::new(socket)?;
+    let first = link.first(Request::Hello { protocol: PROTOCOL });
+    let Reply::Hello { pid, protocol, sandbox_ready, containers, execs } = first.await? else {
+        return Err(ShimError::Unexpected);
+    };
+    Ok((link, pid, protocol.min(PROTOCOL), Greeting { sandbox_ready, containers, execs }))
 }
 
 /// A socket's path may have 107 bytes, a state folder's more: the folder is named by a descriptor.

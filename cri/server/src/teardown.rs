@@ -8,10 +8,11 @@ use std::time::Duration;
 use berth_cri_core::compile::NamespaceScope;
 use berth_effect::record;
 use berth_plan::message::{Request, Target};
+use berth_sys::signal::SIGKILL;
 use tonic::Status;
 
 use crate::container::Container;
-use crate::exits::{end_cgroup, mark_stopped};
+use crate::exits::{self, end_cgroup, mark_stopped};
 use crate::files;
 use crate::handlers::bundle;
 use crate::runtime::Runtime;
@@ -22,7 +23,18 @@ use crate::tasks::blocking;
 /// How long a process may take to die of SIGKILL; past it, it hangs in the kernel.
 const DEATH: Duration = Duration::from_secs(20);
 
-const SIGKILL: i32 = 9;
+/// Why a container does not end.
+enum Unended {
+    /// Its shim takes no signal. Its processes were killed all the same, but nobody says so.
+    Silent,
+    Status(Status),
+}
+
+impl From<Status> for Unended {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
 
 /// Stops a container: its stop signal, and SIGKILL once `grace` is over. One that does not run is fine; one that is being
 /// started is stopped as soon as it runs, since the start would otherwise undo the stop.
@@ -31,45 +43,63 @@ pub(crate) async fn stop_container(
     container: &Arc<Container>,
     grace: Duration,
 ) -> Result<(), Status> {
+    end_container(runtime, container, grace).await.map_err(|unended| match unended {
+        Unended::Status(status) => status,
+        Unended::Silent => Status::deadline_exceeded(format!(
+            "the shim of container {:?} does not answer; the container's processes were sent SIGKILL, and stopping its \
+             sandbox ends the shim, too",
+            container.id
+        )),
+    })
+}
+
+async fn end_container(runtime: &Arc<Runtime>, container: &Arc<Container>, grace: Duration) -> Result<(), Unended> {
     runtime.operations.pass(&container.id, "start").await;
     if !container.is_running() {
-        return settled(runtime, container).await;
+        return Ok(settled(runtime, container).await);
     }
-    if !grace.is_zero() {
-        signal(runtime, container, container.record.stop_signal).await?;
-        if tokio::time::timeout(grace, container.ended()).await.is_ok() {
-            return settled(runtime, container).await;
-        }
+    if !grace.is_zero()
+        && signal(runtime, container, container.record.stop_signal).await?
+        && tokio::time::timeout(grace, container.ended()).await.is_ok()
+    {
+        return Ok(settled(runtime, container).await);
     }
-    signal(runtime, container, SIGKILL).await?;
+    let heard = signal(runtime, container, SIGKILL).await?;
     let (work, cgroup) = (Arc::clone(runtime), container.record.cgroup.clone());
     // With the first process of a PID namespace all others die; without one of its own they are killed here.
     let killed = blocking(move || work.cgroups.open(&cgroup).and_then(|cgroup| cgroup.kill())).await?;
     killed.map_err(|error| Status::internal(format!("failed to kill container {:?}: {error}", container.id)))?;
-    match tokio::time::timeout(DEATH, container.ended()).await {
-        Ok(()) => settled(runtime, container).await,
-        Err(_) => Err(Status::deadline_exceeded(format!(
-            "container {:?} does not die: it was sent SIGKILL {} s ago",
-            container.id,
-            DEATH.as_secs()
-        ))),
+    if !heard && container.is_running() {
+        return Err(Unended::Silent);
     }
+    if tokio::time::timeout(DEATH, container.ended()).await.is_ok() || exits::settle_by_record(runtime, container) {
+        return Ok(settled(runtime, container).await);
+    }
+    Err(Unended::Status(Status::deadline_exceeded(format!(
+        "container {:?} does not die: it was sent SIGKILL {} s ago",
+        container.id,
+        DEATH.as_secs()
+    ))))
 }
 
 /// Waits until what follows a container's end is done.
-async fn settled(runtime: &Runtime, container: &Container) -> Result<(), Status> {
+async fn settled(runtime: &Runtime, container: &Container) {
     runtime.operations.pass(&container.id, "settle").await;
-    Ok(())
 }
 
-async fn signal(runtime: &Runtime, container: &Container, signal: i32) -> Result<(), Status> {
-    let Ok(sandbox) = runtime.sandbox(&container.sandbox) else { return Ok(()) };
+/// Whether the shim took it; one that does not answer is no error here, since there are other ways to end a container.
+async fn signal(runtime: &Runtime, container: &Container, signal: i32) -> Result<bool, Status> {
+    let Ok(sandbox) = runtime.sandbox(&container.sandbox) else { return Ok(true) };
     // Without a shim the container is being ended as lost.
-    let Some(shim) = sandbox.shim() else { return Ok(()) };
+    let Some(shim) = sandbox.shim() else { return Ok(true) };
     let target = Target::Container(container.id.clone());
     match shim.order(Request::Signal { target, signal }, &[]).await {
         // It has ended meanwhile, or its shim has.
-        Ok(()) | Err(ShimError::Failed(_) | ShimError::Gone) => Ok(()),
+        Ok(()) | Err(ShimError::Failed(_) | ShimError::Gone) => Ok(true),
+        Err(error @ (ShimError::Silent | ShimError::Broken)) => {
+            tracing::error!(container = container.id, shim = shim.pid, signal, %error, "a container is not signalled");
+            Ok(false)
+        }
         Err(error) => Err(Status::internal(format!("failed to signal container {:?}: {error}", container.id))),
     }
 }
@@ -107,6 +137,7 @@ pub(crate) fn container_remains(runtime: &Runtime, sandbox: &str, id: &str) -> R
     let records = [
         places.container_record(id),
         places.container_exit(id),
+        places.container_start(id),
         places.container_spec(id),
         places.plan(sandbox, id),
         places.exit(sandbox, id),
@@ -126,7 +157,11 @@ pub(crate) fn container_remains(runtime: &Runtime, sandbox: &str, id: &str) -> R
 /// has begun to stop or remove it, so that no container is created or started in it meanwhile.
 pub(crate) async fn stop_sandbox(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<(), Status> {
     for container in runtime.containers_of(&sandbox.id) {
-        stop_container(runtime, &container, Duration::ZERO).await?;
+        match end_container(runtime, &container, Duration::ZERO).await {
+            Ok(()) => {}
+            Err(Unended::Silent) => end_silent(runtime, sandbox).await?,
+            Err(Unended::Status(status)) => return Err(status),
+        }
     }
     mark_stopped(runtime, sandbox, "it was stopped");
     if let Some(shim) = sandbox.drop_shim() {
@@ -136,6 +171,25 @@ pub(crate) async fn stop_sandbox(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>)
     blocking(move || release(&work, &stopped.id, stopped.plan.network == NamespaceScope::Pod))
         .await?
         .map_err(|error| Status::unknown(format!("failed to stop sandbox {:?}: {error}", sandbox.id)))
+}
+
+/// Ends a sandbox whose shim hangs: with the shim all of its containers are given up as lost, which is waited for.
+async fn end_silent(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<(), Status> {
+    if let Some(shim) = sandbox.shim() {
+        tracing::error!(sandbox = sandbox.id, shim = shim.pid, "the sandbox's shim does not answer and is killed");
+        shim.kill();
+    }
+    for container in runtime.containers_of(&sandbox.id) {
+        tokio::time::timeout(DEATH, container.ended()).await.map_err(|_| {
+            Status::deadline_exceeded(format!(
+                "the shim of sandbox {:?} does not die: it was sent SIGKILL {} s ago",
+                sandbox.id,
+                DEATH.as_secs()
+            ))
+        })?;
+        settled(runtime, &container).await;
+    }
+    Ok(())
 }
 
 /// Has a shim leave, by force if it must be.

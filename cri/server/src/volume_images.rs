@@ -51,11 +51,19 @@ pub(crate) fn check(config: &cri::ContainerConfig, images: &BTreeMap<String, Vol
     Ok(())
 }
 
-/// Writes into the configuration, which the status repeats, which image each one is (KEP-5365).
-pub(crate) fn note(config: &mut cri::ContainerConfig, images: &BTreeMap<String, VolumeImage>) {
-    for image in config.mounts.iter_mut().filter_map(|mount| mount.image.as_mut()) {
-        if let Some(found) = images.get(&image.image) {
-            image.image_ref.clone_from(&found.id);
+/// Which image each name is, for the record.
+pub(crate) fn ids(images: &BTreeMap<String, VolumeImage>) -> BTreeMap<String, String> {
+    images.iter().map(|(name, image)| (name.clone(), image.id.clone())).collect()
+}
+
+/// A configuration's mounts as the status repeats them: with which image each one is (KEP-5365). The configuration itself
+/// stays as it came, so that the same request is known again.
+pub(crate) fn shown(mounts: &[cri::Mount], ids: &BTreeMap<String, String>) -> Vec<cri::Mount> {
+    let mut mounts = mounts.to_vec();
+    for image in mounts.iter_mut().filter_map(|mount| mount.image.as_mut()) {
+        if let Some(id) = ids.get(&image.image) {
+            image.image_ref.clone_from(id);
         }
     }
+    mounts
 }

@@ -5,6 +5,8 @@
 
 #[path = "lifecycle/bench.rs"]
 mod bench;
+#[path = "lifecycle/broken.rs"]
+mod broken;
 #[path = "lifecycle/cases.rs"]
 mod cases;
 #[path = "lifecycle/changes.rs"]
@@ -59,7 +61,7 @@ fn executor() -> tokio::runtime::Runtime {
 fn inside(filters: &[String]) -> ExitCode {
     let runtime = executor();
     let mut failed = 0;
-    let more = [changes::ALL, confinement::ALL, devices::ALL, figures::ALL, handlers::ALL, races::ALL, sessions::ALL];
+    let more = [broken::ALL, changes::ALL, confinement::ALL, devices::ALL, figures::ALL, handlers::ALL, races::ALL, sessions::ALL];
     let all = cases::ALL.iter().chain(more.into_iter().flatten());
     for (name, case) in all {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {

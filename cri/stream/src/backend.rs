@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-/// Bytes from the client. End of file means that the client has closed this stream; an error (kind
-/// `ConnectionAborted`) that the client is gone. Dropping it discards what still comes.
+/// Bytes from the client. End of file means that the client has closed this stream; an error that it has broken the stream
+/// off (kind `ConnectionReset`) or is gone (`ConnectionAborted`). Dropping it discards what still comes.
 pub type Reader = Pin<Box<dyn AsyncRead + Send>>;
 
 /// Bytes to the client. A write waits while the client is slow and fails with `BrokenPipe` once the client is gone.

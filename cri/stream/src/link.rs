@@ -99,8 +99,10 @@ struct State {
     gone: bool,
     /// No stream matters any more; what is to be sent still is.
     closing: bool,
-    /// Counts what the client did, but for answers to pings.
+    /// Counts what the client did, but for answers to pings, and what of our output it took, but for pings.
     signs: u64,
+    /// Bytes at the front of the output that only ask whether the client is there.
+    asking: usize,
     driver: Option<Waker>,
     acceptor: Option<Waker>,
 }
@@ -111,6 +113,8 @@ struct Slot {
     incoming: BytesMut,
     /// The client sends no more.
     finished: bool,
+    /// The client broke the stream off, rather than coming to its end.
+    reset: bool,
     /// The client wants no more, or we have said that there is none.
     shut: bool,
     /// The end of our side is told at [`Link::release`] only.
@@ -133,6 +137,7 @@ impl Link {
             gone: false,
             closing: false,
             signs: 0,
+            asking: 0,
             driver: None,
             acceptor: None,
         })))
@@ -213,6 +218,7 @@ impl State {
             Event::Reset { stream } => {
                 if let Some(slot) = self.slots.get_mut(&stream) {
                     slot.finished = true;
+                    slot.reset = true;
                     slot.shut = true;
                     wake(&mut slot.reader);
                     wake(&mut slot.writer);

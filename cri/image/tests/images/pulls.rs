@@ -88,6 +88,41 @@ fn concurrent_pulls_download_once() {
 }
 
 #[test]
+fn a_pull_that_nobody_waits_for_ends() {
+    let folder = Folder::new();
+    let store = store(&folder);
+    let made = Made::gzipped(&[large()]);
+    let layer = made.layer(0);
+    let hanging = layer.clone();
+    let server = Server::start(&made, move |asked, right| match asked.path.ends_with(hanging.as_str()) {
+        true if asked.before == 0 => Reply { cut: Some(300_000), hang: true, ..right },
+        _ => right,
+    });
+    let name = format!("{}/app", server.address);
+    run(async {
+        let pull = store.pull(&name, None, &RegistryConfig::none());
+        let begun = async {
+            while server.count(layer.as_str()) == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            pulled = pull => panic!("it hangs: {pulled:?}"),
+            () = begun => {}
+        }
+        let gone = async {
+            while !names(&folder, "layers").is_empty() {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        // Sooner than the transfer is given up for its silence.
+        tokio::time::timeout(options().stall / 2, gone).await.expect("nothing is left of the pull");
+        assert_eq!(server.count(layer.as_str()), 1, "it does not try again");
+        store.pull(&name, None, &RegistryConfig::none()).await.expect("another pull begins anew");
+    });
+}
+
+#[test]
 fn a_tampered_blob_is_refused_and_leaves_nothing() {
     let folder = Folder::new();
     let store = store(&folder);

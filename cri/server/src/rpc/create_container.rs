@@ -74,11 +74,7 @@ pub(crate) async fn call(
         }
     });
     let container = Container::new(made.await??, ContainerState::Created);
-    {
-        let mut world = runtime.world();
-        world.container_names.insert(name, id.clone());
-        world.containers.insert(id.clone(), container);
-    }
+    runtime.world().insert_container(container);
     runtime.tell(cri::ContainerEventType::ContainerCreatedEvent, &id, &sandbox.id);
     Ok(cri::CreateContainerResponse { container_id: id })
 }
@@ -87,7 +83,7 @@ fn make(
     runtime: &Runtime,
     sandbox: &Sandbox,
     id: &str,
-    mut config: cri::ContainerConfig,
+    config: cri::ContainerConfig,
     image: &Image,
 ) -> Result<ContainerRecord, Status> {
     if let Some(limits) = config.linux.as_ref().and_then(|linux| linux.resources.as_ref()) {
@@ -121,7 +117,6 @@ fn make(
         bundle::delegate(runtime, other, sandbox, &mut spec, &mut plan)?;
     }
     volume_images::check(&config, &paths.host.images)?;
-    volume_images::note(&mut config, &paths.host.images);
     let security = applied.config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default();
     let identity = compile::identity(&security, &view).map_err(|error| invalid(&error))?;
     let record = ContainerRecord {
@@ -130,6 +125,7 @@ fn make(
         sandbox_config: Encoded(sandbox.config.clone()),
         created_at: berth_sys::process::now(),
         image_id: image.id.clone(),
+        volume_images: volume_images::ids(&paths.host.images),
         log_path: paths.log_path,
         cgroup: names::cgroup(&sandbox.plan.cgroup_parent, id),
         stop_signal: signals::stop(&config, &view),

@@ -1,4 +1,5 @@
-//! ExecSync: a command in a running container, with what it prints. Probes are made of it.
+//! ExecSync: a command in a running container, with what it prints. Probes are made of it. When the caller goes away the
+//! command is killed, as with containerd.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,6 +8,7 @@ use std::time::Duration;
 use berth_cri_proto::v1::{ExecSyncRequest, ExecSyncResponse};
 use berth_guard::Guard;
 use tokio::io::AsyncReadExt;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::commands::{Command, DRAIN, Ends, Stdio};
@@ -17,7 +19,11 @@ use crate::runtime::Runtime;
 /// (CVE-2022-31030).
 const OUTPUT_LIMIT: usize = (16 << 20) - 1024;
 
-pub(crate) async fn call(runtime: &Arc<Runtime>, request: ExecSyncRequest) -> Result<ExecSyncResponse, Status> {
+pub(crate) async fn call(
+    runtime: &Arc<Runtime>,
+    request: ExecSyncRequest,
+    caller_gone: CancellationToken,
+) -> Result<ExecSyncResponse, Status> {
     let container = runtime.container(&request.container_id)?;
     let timeout = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
     let stdio = Stdio::Pipes { input: false };
@@ -29,20 +35,28 @@ pub(crate) async fn call(runtime: &Arc<Runtime>, request: ExecSyncRequest) -> Re
     let (out, err) = (Stream::default(), Stream::default());
     let (to_out, to_err) = (Arc::clone(&out), Arc::clone(&err));
     let mut output = tokio::spawn(async move { tokio::join!(collect(stdout, &to_out), collect(stderr, &to_err)) });
-    let exit = match timeout {
-        None => command.ended().await?,
-        Some(limit) => match tokio::time::timeout(limit, command.ended()).await {
-            Ok(exit) => exit?,
-            Err(_) => {
-                command.kill().await;
-                output.abort();
-                return Err(Status::deadline_exceeded(format!(
-                    "failed to exec in container {:?}: the command did not end within {} s and was killed",
-                    container.id,
-                    limit.as_secs()
-                )));
-            }
-        },
+    let late = async {
+        match timeout {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let exit = tokio::select! {
+        exit = command.ended() => exit?,
+        () = late => {
+            command.kill().await;
+            output.abort();
+            return Err(Status::deadline_exceeded(format!(
+                "failed to exec in container {:?}: the command did not end within {} s and was killed",
+                container.id, request.timeout
+            )));
+        }
+        () = caller_gone.cancelled() => {
+            tracing::debug!(container = container.id, "a command whose caller has gone is killed");
+            command.kill().await;
+            output.abort();
+            return Err(Status::cancelled("the caller has gone; the command was killed"));
+        }
     };
     if tokio::time::timeout(DRAIN, &mut output).await.is_err() {
         output.abort();

@@ -1,7 +1,7 @@
 //! ImageFsInfo: what images and containers take up on disk.
 //!
 //! Nothing is walked for images: their layers were counted when they were unpacked. Writable layers are measured as for
-//! statistics, at most every ten seconds each.
+//! statistics, at most every ten seconds each, and beside this call.
 
 use std::sync::Arc;
 
@@ -19,8 +19,10 @@ pub(crate) async fn call(
 ) -> Result<cri::ImageFsInfoResponse, Status> {
     let work = Arc::clone(runtime);
     let (at, bytes, inodes) = blocking(move || {
-        // One that can't be walked is being made or removed.
-        let layers = work.containers().into_iter().filter_map(|container| container.layer(&work));
+        let containers = work.containers();
+        containers.iter().for_each(|container| container.measure(&work));
+        // One that can't be walked is being made or removed, or is so large that nobody has seen its end yet.
+        let layers = containers.iter().filter_map(|container| container.layer(&work));
         layers.fold((berth_sys::process::now(), 0, 0), |(at, bytes, inodes), layer| {
             (at.min(layer.at), bytes + layer.usage.bytes, inodes + layer.usage.inodes)
         })

@@ -17,16 +17,18 @@ pub(crate) async fn call(
     let wanted = request.filter.unwrap_or_default();
     let work = Arc::clone(runtime);
     let stats = blocking(move || {
-        work.containers()
-            .iter()
+        let containers: Vec<_> = work
+            .containers()
+            .into_iter()
             .filter(|container| wanted.id.is_empty() || container.id.starts_with(&wanted.id))
             .filter(|container| {
                 wanted.pod_sandbox_id.is_empty() || container.sandbox.starts_with(&wanted.pod_sandbox_id)
             })
             .filter(|container| selects(&wanted.label_selector, &container.config().labels))
             .filter(|container| container.is_running())
-            .map(|container| stats::container(&work, container))
-            .collect()
+            .collect();
+        containers.iter().for_each(|container| container.measure(&work));
+        containers.iter().map(|container| stats::container(&work, container)).collect()
     });
     Ok(ListContainerStatsResponse { stats: stats.await? })
 }

@@ -13,7 +13,7 @@ use berth_cri_core::compile::{self, NamespaceScope};
 use berth_cri_core::names;
 use berth_cri_core::state::SandboxState;
 use berth_cri_proto::v1::{ContainerEventType, RunPodSandboxRequest, RunPodSandboxResponse};
-use berth_plan::message::{Event, Request};
+use berth_plan::message::Request;
 use berth_sys::netns::NetNs;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
@@ -22,9 +22,9 @@ use super::{invalid, required};
 use crate::records::{Encoded, Phase, SandboxRecord};
 use crate::runtime::{Runtime, new_id};
 use crate::sandbox::{self, Sandbox};
-use crate::shim::{self, Shim};
+use crate::shim::{self, News, Shim};
 use crate::tasks::blocking;
-use crate::{exits, files, teardown};
+use crate::{descriptors, exits, files, teardown};
 
 pub(crate) async fn call(
     runtime: &Arc<Runtime>,
@@ -82,7 +82,7 @@ pub(crate) async fn call(
         made_cgroups: missing.map_err(|error| Status::invalid_argument(format!("linux.cgroup_parent: {error}")))?,
         resources: None,
     };
-    let sandbox = run(runtime, record, name).await?;
+    let sandbox = run(runtime, record).await?;
     tracing::info!(sandbox = sandbox.id, "sandbox runs");
     for kind in [ContainerEventType::ContainerCreatedEvent, ContainerEventType::ContainerStartedEvent] {
         runtime.tell(kind, &id, &id);
@@ -98,11 +98,11 @@ fn existing(runtime: &Runtime, name: &str) -> Option<Arc<Sandbox>> {
 /// What a running sandbox consists of.
 struct Made {
     shim: Arc<Shim>,
-    events: mpsc::UnboundedReceiver<Event>,
+    news: mpsc::UnboundedReceiver<News>,
     ips: Vec<String>,
 }
 
-async fn run(runtime: &Arc<Runtime>, record: SandboxRecord, name: String) -> Result<Arc<Sandbox>, Status> {
+async fn run(runtime: &Arc<Runtime>, record: SandboxRecord) -> Result<Arc<Sandbox>, Status> {
     let (work, begun) = (Arc::clone(runtime), record.clone());
     let folder = blocking(move || make_folder(&work, begun)).await?;
     if let Err(error) = folder {
@@ -119,12 +119,8 @@ async fn run(runtime: &Arc<Runtime>, record: SandboxRecord, name: String) -> Res
                 return Err(unwound(runtime, record, io_status("the sandbox's record")(error)).await);
             }
             let sandbox = Arc::new(Sandbox::new(record, state, Some(made.shim)));
-            {
-                let mut world = runtime.world();
-                world.sandbox_names.insert(name, sandbox.id.clone());
-                world.sandboxes.insert(sandbox.id.clone(), Arc::clone(&sandbox));
-            }
-            tokio::spawn(exits::watch(Arc::downgrade(runtime), Arc::downgrade(&sandbox), made.events));
+            runtime.world().insert_sandbox(Arc::clone(&sandbox));
+            tokio::spawn(exits::watch(Arc::downgrade(runtime), Arc::downgrade(&sandbox), made.news));
             Ok(sandbox)
         }
     }
@@ -156,7 +152,7 @@ async fn make(runtime: &Arc<Runtime>, record: &SandboxRecord) -> Result<Made, St
         make_files(runtime, record),
     );
     match (shim, ips, files) {
-        (Ok((shim, events)), Ok(ips), Ok(())) => Ok(Made { shim, events, ips }),
+        (Ok((shim, news)), Ok(ips), Ok(())) => Ok(Made { shim, news, ips }),
         (shim, ips, files) => {
             let failed = [ips.err(), files.err()].into_iter().flatten().next();
             match shim {
@@ -221,7 +217,7 @@ async fn start_shim(
     record: &SandboxRecord,
     namespace: oneshot::Receiver<Option<NetNs>>,
     ready: oneshot::Sender<i32>,
-) -> Result<(Arc<Shim>, mpsc::UnboundedReceiver<Event>), Status> {
+) -> Result<(Arc<Shim>, mpsc::UnboundedReceiver<News>), Status> {
     let failed =
         |error: &dyn std::fmt::Display| Status::internal(format!("failed to start the sandbox's shim: {error}"));
     let folder = runtime.places.sandbox(&record.id);
@@ -231,11 +227,14 @@ async fn start_shim(
         shim::spawn(&work.shim, &home, &cgroup.entrances())
     });
     spawned.await?.map_err(|error| failed(&error))?;
-    let (shim, _, events) = Shim::connect(&folder).await.map_err(|error| failed(&error))?;
+    let (shim, _, news) = Shim::connect(&folder).await.map_err(|error| failed(&error))?;
+    if let Err(error) = descriptors::restore(shim.pid) {
+        tracing::warn!(sandbox = record.id, %error, "containers have the program's own limit of open files");
+    }
     match ready_shim(record, &shim, namespace).await {
         Ok(()) => {
             let _ = ready.send(shim.pid);
-            Ok((shim, events))
+            Ok((shim, news))
         }
         Err(status) => {
             shim.kill();
@@ -275,14 +274,16 @@ async fn unwound(runtime: &Arc<Runtime>, record: SandboxRecord, cause: Status) -
         Ok(Err(left)) => left,
         Err(status) => status.message().to_owned(),
     };
-    // It is shown as it is, so that the kubelet's next StopPodSandbox and RemovePodSandbox try again.
-    let state = SandboxState::NotReady { reason: cause.message().to_owned(), ips: Vec::new() };
-    let live = SandboxRecord { phase: Phase::Live(state.clone()), ..record.clone() };
-    let _ = sandbox::write(runtime, live);
-    let name = names::sandbox(record.config.0.metadata.as_ref().unwrap_or(&Default::default()));
-    let sandbox = Arc::new(Sandbox::new(record, state, None));
-    let mut world = runtime.world();
-    world.sandbox_names.insert(name, sandbox.id.clone());
-    world.sandboxes.insert(sandbox.id.clone(), sandbox);
+    kept(runtime, record, cause.message());
     Status::new(cause.code(), format!("{}; and it could not be undone: {left}", cause.message()))
+}
+
+/// Shows what could not be taken down as it is, so that the kubelet's next StopPodSandbox and RemovePodSandbox try again.
+pub(crate) fn kept(runtime: &Runtime, record: SandboxRecord, reason: &str) {
+    let state = SandboxState::NotReady { reason: reason.to_owned(), ips: Vec::new() };
+    let live = SandboxRecord { phase: Phase::Live(state.clone()), ..record.clone() };
+    if let Err(error) = sandbox::write(runtime, live) {
+        tracing::error!(sandbox = record.id, %error, "the sandbox's record can't be written");
+    }
+    runtime.world().insert_sandbox(Arc::new(Sandbox::new(record, state, None)));
 }

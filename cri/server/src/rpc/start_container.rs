@@ -4,10 +4,14 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use berth_cri_core::resources;
+use berth_cri_core::state::ContainerState;
 use berth_cri_proto::v1::{ContainerEventType, StartContainerRequest, StartContainerResponse};
-use berth_plan::message::{Failure, Reply, Request, Stage};
+use berth_effect::record;
+use berth_plan::message::{Failure, Reply, Request, Stage, Target};
+use berth_sys::signal::SIGKILL;
 use tonic::Status;
 
 use super::invalid;
@@ -15,9 +19,15 @@ use crate::cgroups::{self, Entry};
 use crate::container::Container;
 use crate::exits;
 use crate::handlers::bundle;
+use crate::records;
 use crate::runtime::Runtime;
 use crate::shim::{Shim, ShimError};
 use crate::tasks::blocking;
+
+/// How long a container whose start is given up may take to be gone, before its shim is killed.
+const DEATH: Duration = Duration::from_secs(20);
+/// Between two looks whether it is.
+const LOOK: Duration = Duration::from_millis(50);
 
 pub(crate) async fn call(
     runtime: &Arc<Runtime>,
@@ -67,6 +77,7 @@ async fn start(runtime: &Arc<Runtime>, container: &Arc<Container>, shim: &Arc<Sh
     let (plan, entry, delegated) = blocking(move || {
         let (plan, frame) =
             prepared.plan(&work.places).map_err(|error| Status::internal(format!("its plan: {error}")))?;
+        write_start(&work, &prepared.id);
         let delegated = plan.delegate.is_some();
         let plan = berth_sys::memfd::sealed("container-plan", &frame)
             .map_err(|error| Status::internal(format!("its plan: {error}")))?;
@@ -86,9 +97,50 @@ async fn start(runtime: &Arc<Runtime>, container: &Arc<Container>, shim: &Arc<Sh
     match shim.call(request, &descriptors).await {
         Ok(Reply::Started { pid, started_at }) => Ok((pid, started_at)),
         Ok(_) => Err(Status::internal("the sandbox's shim answers out of turn")),
+        Err(error @ (ShimError::Silent | ShimError::Broken | ShimError::Unexpected)) => {
+            give_up(container, shim, delegated).await;
+            Err(Status::unavailable(format!("{error}; what there was of the container was killed")))
+        }
         Err(ShimError::Failed(failure)) if delegated => Err(explain_delegate(runtime, container, failure).await),
         Err(ShimError::Failed(failure)) => Err(explain(container, &failure)),
         Err(error) => Err(Status::unavailable(error.to_string())),
+    }
+}
+
+/// Ends a container of which nobody knows whether it was started, or still will be: a second one must not run beside what
+/// is taken for failed.
+async fn give_up(container: &Container, shim: &Shim, delegated: bool) {
+    let gone = async {
+        // Another runtime's command would go on without the process that is signalled.
+        while !delegated && container.state() == ContainerState::Created {
+            let target = Target::Container(container.id.clone());
+            match shim.order(Request::Signal { target, signal: SIGKILL }, &[]).await {
+                // It does not exist (any more), and neither does what held it.
+                Err(ShimError::Failed(_) | ShimError::Gone) => return true,
+                // It is being killed, or the shim can't be asked now.
+                _ => tokio::time::sleep(LOOK).await,
+            }
+        }
+        !delegated
+    };
+    if !tokio::time::timeout(DEATH, gone).await.unwrap_or(false) {
+        tracing::error!(container = container.id, shim = shim.pid, "its shim does not say how its start went: killed");
+        shim.kill();
+        // Its watcher ends the sandbox, and this container with it.
+        let mut state = container.changes();
+        let _ = tokio::time::timeout(DEATH, state.wait_for(|state| *state != ContainerState::Created)).await;
+    }
+}
+
+/// Writes down that it is started now, for its status after a restart of the machine.
+fn write_start(runtime: &Runtime, id: &str) {
+    let state = ContainerState::Running { started_at: berth_sys::process::now(), pid: 0 };
+    let path = runtime.places.container_start(id);
+    let written = records::encode(&runtime.boot_id, state)
+        .map_err(std::io::Error::other)
+        .and_then(|bytes| record::write_volatile(&path, &bytes));
+    if let Err(error) = written {
+        tracing::warn!(container = id, %error, "a start can't be written down");
     }
 }
 

@@ -1,13 +1,15 @@
-//! Port-forward: a connection to a port on a sandbox's loopback.
+//! Port-forward: a connection to a port of a sandbox: on its loopback, else on its own addresses.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth_cri_core::compile::NamespaceScope;
+use berth_cri_core::state::SandboxState;
 use berth_stream::{Failure, Reader, Writer};
 use berth_sys::netns;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::failure;
 use crate::runtime::Runtime;
@@ -23,21 +25,16 @@ pub(super) async fn run(
     connection: (Reader, Writer),
 ) -> Result<(), Failure> {
     let sandbox = runtime.sandbox(sandbox).map_err(failure)?;
-    if !sandbox.is_ready() {
+    let SandboxState::Ready { ips, .. } = sandbox.state() else {
         return Err(Failure::new(format!("sandbox {:?} is not running", sandbox.id)));
-    }
-    let own = sandbox.plan.network == NamespaceScope::Pod;
-    let namespace = own.then(|| runtime.places.namespace(&sandbox.id));
-    let connected = blocking(move || match namespace {
-        // A thread that enters the namespace and ends there; the socket stays in it wherever it is used.
-        Some(path) => netns::open(&path)?.run(|| connect(port))?,
-        None => connect(port),
-    });
-    let socket = connected.await.map_err(failure)?;
-    let refused = |error: io::Error| {
-        Failure::new(format!("failed to connect to localhost:{port} in pod {:?}: {error}", sandbox.id))
     };
-    let mut socket = socket.and_then(tokio::net::TcpStream::from_std).map_err(refused)?;
+    let namespace = sandbox.has_network().then(|| runtime.places.namespace(&sandbox.id));
+    let turn = sandbox.connecting.acquire().await.map_err(|error| Failure::new(error.to_string()))?;
+    let connected = connect(namespace, &ips, port).await;
+    drop(turn);
+    let mut socket = connected.map_err(|error| {
+        Failure::new(format!("failed to connect to localhost:{port} in pod {:?}: {error}", sandbox.id))
+    })?;
     let mut client = tokio::io::join(connection.0, connection.1);
     // Each direction ends by itself. An error is one side's leaving, which the other is told by the end of its stream.
     let copied = tokio::io::copy_bidirectional(&mut client, &mut socket).await;
@@ -47,10 +44,37 @@ pub(super) async fn run(
     Ok(())
 }
 
-/// Connects to localhost as the calling thread's network namespace has it, by IPv4 first.
-fn connect(port: u16) -> io::Result<TcpStream> {
-    let to = |address: IpAddr| TcpStream::connect_timeout(&SocketAddr::new(address, port), PATIENCE);
-    let socket = to(Ipv4Addr::LOCALHOST.into()).or_else(|first| to(Ipv6Addr::LOCALHOST.into()).map_err(|_| first))?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
+/// Connects to localhost, by IPv4 first, and then to the pod's own addresses, for a server that listens on one of these
+/// only (as containerd does since 2.2). The error is the first one: localhost's.
+async fn connect(namespace: Option<PathBuf>, ips: &[String], port: u16) -> io::Result<TcpStream> {
+    let local = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    let own = ips.iter().filter_map(|ip| ip.parse().ok());
+    let mut first = None;
+    for address in local.into_iter().chain(own) {
+        let connected = match socket(namespace.clone(), address).await {
+            Ok(socket) => {
+                let connecting = socket.connect(SocketAddr::new(address, port));
+                tokio::time::timeout(PATIENCE, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            }
+            Err(error) => Err(error),
+        };
+        match connected {
+            Ok(stream) => return Ok(stream),
+            Err(error) => _ = first.get_or_insert(error),
+        }
+    }
+    Err(first.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
+}
+
+/// A socket in a network namespace, where it stays wherever it is used. Only its making takes a thread: who connects may
+/// have to wait.
+async fn socket(namespace: Option<PathBuf>, address: IpAddr) -> io::Result<TcpSocket> {
+    let make = move || if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    match namespace {
+        None => make(),
+        Some(path) => {
+            let made = blocking(move || netns::open(&path)?.run(make)?);
+            made.await.map_err(|status| io::Error::other(status.message().to_owned()))?
+        }
+    }
 }

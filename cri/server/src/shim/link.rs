@@ -4,17 +4,18 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use berth_plan::MAX_MESSAGE;
 use berth_plan::codec;
-use berth_plan::message::{Event, FromShim, Reply, Request, ToShim};
+use berth_plan::message::{FromShim, Reply, Request, ToShim};
 use berth_sys::seqpacket;
+use rustix::net::RecvFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
-use super::ShimError;
+use super::{News, ShimError};
 use crate::watched::watched;
 
 #[derive(Debug)]
@@ -22,11 +23,24 @@ pub(super) struct Link {
     socket: AsyncFd<OwnedFd>,
     next: AtomicU64,
     /// Who waits for which reply; `None` once nobody will answer any more.
-    waiting: Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>,
+    waiting: Mutex<Option<Waiting>>,
 }
+
+type Waiting = HashMap<u64, oneshot::Sender<Result<Answer, ShimError>>>;
 
 /// A reply, with the descriptors that came beside it.
 pub(super) type Answer = (Reply, Vec<OwnedFd>);
+
+/// What one reading of the socket brought.
+#[derive(Debug)]
+enum Heard {
+    Message(FromShim, Vec<OwnedFd>),
+    /// A packet that is of no use: it lost descriptors for which we had no room, or can't be understood. Which reply it
+    /// was, where that much is known.
+    Spoilt(Option<u64>),
+    /// The end of the connection.
+    End,
+}
 
 impl Link {
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
@@ -37,14 +51,16 @@ impl Link {
         })
     }
 
-    /// The first request of a connection, before [`read`] reads it.
+    /// The first request of a connection, before [`Link::read`] reads it.
     pub(super) async fn first(&self, request: Request) -> Result<Reply, ShimError> {
         self.send(&ToShim { number: 0x1_0000, request }, &[]).await?;
         loop {
-            match self.receive().await?.ok_or(ShimError::Gone)?.0 {
-                FromShim::Reply { reply, .. } => return Ok(reply),
+            match self.receive().await? {
+                Heard::Message(FromShim::Reply { reply, .. }, _) => return Ok(reply),
                 // The shim sends events to every client. What has ended by now is in its greeting, too.
-                FromShim::Event { .. } => {}
+                Heard::Message(FromShim::Event { .. }, _) => {}
+                Heard::Spoilt(_) => return Err(ShimError::Unexpected),
+                Heard::End => return Err(ShimError::Broken),
             }
         }
     }
@@ -54,11 +70,11 @@ impl Link {
         let (sender, receiver) = oneshot::channel();
         match &mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(waiting) => waiting.insert(number, sender),
-            None => return Err(ShimError::Gone),
+            None => return Err(ShimError::Broken),
         };
         let _forget = Forget { link: self, number };
         self.send(&ToShim { number, request }, descriptors).await?;
-        receiver.await.map_err(|_| ShimError::Gone)
+        receiver.await.map_err(|_| ShimError::Broken)?
     }
 
     async fn send(&self, message: &ToShim, descriptors: &[BorrowedFd<'_>]) -> Result<(), ShimError> {
@@ -66,28 +82,67 @@ impl Link {
         let sent =
             self.socket.async_io(Interest::WRITABLE, |socket| seqpacket::send(socket.as_fd(), &bytes, descriptors));
         sent.await.map_err(|error| match error.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected => ShimError::Gone,
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected => {
+                ShimError::Broken
+            }
             _ => ShimError::Io(error),
         })
     }
 
-    /// The next packet; `None` at the end of the connection.
-    async fn receive(&self) -> Result<Option<Packet>, ShimError> {
-        let received = self.socket.async_io(Interest::READABLE, packet);
-        received.await.map_err(ShimError::Io)
+    async fn receive(&self) -> Result<Heard, ShimError> {
+        Ok(self.socket.async_io(Interest::READABLE, hear).await?)
     }
 
-    fn deliver(&self, (message, descriptors): Packet, events: &mpsc::UnboundedSender<Event>) {
-        match message {
-            FromShim::Event { event } => {
-                let _ = events.send(event);
-            }
-            FromShim::Reply { number, reply } => {
-                let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(sender) = waiting.as_mut().and_then(|waiting| waiting.remove(&number)) {
-                    let _ = sender.send((reply, descriptors));
+    /// Reads until the connection ends or breaks, or `over` says that the process has ended. What was said before is
+    /// delivered. Nobody is answered on this link afterwards.
+    pub(super) async fn read(&self, over: impl Future<Output = ()>, news: &mpsc::UnboundedSender<News>) {
+        let mut over = std::pin::pin!(over);
+        loop {
+            tokio::select! {
+                heard = self.receive() => match heard {
+                    Ok(Heard::End) => break,
+                    Ok(heard) => self.deliver(heard, news),
+                    Err(error) => {
+                        tracing::warn!(%error, "connection to a shim lost");
+                        break;
+                    }
+                },
+                () = &mut over => {
+                    while let Ok(heard @ (Heard::Message(..) | Heard::Spoilt(_))) = hear(self.socket.get_ref()) {
+                        self.deliver(heard, news);
+                    }
+                    break;
                 }
             }
+        }
+        // Nobody waits for an answer that can't come.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    fn deliver(&self, heard: Heard, news: &mpsc::UnboundedSender<News>) {
+        match heard {
+            Heard::Message(FromShim::Event { event }, _) => {
+                let _ = news.send(News::Event(event));
+            }
+            Heard::Message(FromShim::Reply { number, reply }, descriptors) => {
+                self.answer(number, Ok((reply, descriptors)));
+            }
+            Heard::Spoilt(Some(number)) => {
+                tracing::warn!("a shim's answer is lost: there are too many open descriptors, or it is not understood");
+                self.answer(number, Err(ShimError::Unexpected));
+            }
+            Heard::Spoilt(None) => {
+                tracing::warn!("a shim's packet is not understood");
+                let _ = news.send(News::Missed);
+            }
+            Heard::End => {}
+        }
+    }
+
+    fn answer(&self, number: u64, answer: Result<Answer, ShimError>) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = waiting.as_mut().and_then(|waiting| waiting.remove(&number)) {
+            let _ = sender.send(answer);
         }
     }
 }
@@ -107,48 +162,30 @@ impl Drop for Forget<'_> {
     }
 }
 
-/// Reads until the shim is gone: the connection ends, or the process, of which a child that is just being started may
-/// hold the connection open. What it said before is delivered.
-pub(super) async fn read(link: Arc<Link>, process: OwnedFd, events: mpsc::UnboundedSender<Event>) {
-    let process = match watched(process, Interest::READABLE) {
-        Ok(process) => process,
-        Err(error) => {
-            tracing::error!(%error, "a shim's process can't be watched");
-            return;
+/// Takes one packet off the socket. It is looked at first: of one whose descriptors find no room, recvmsg(2) leaves nothing
+/// that would say whose it is.
+fn hear(socket: &OwnedFd) -> io::Result<Heard> {
+    let mut buffer = vec![0; MAX_MESSAGE];
+    let seen = loop {
+        match rustix::net::recv(socket, &mut buffer[..], RecvFlags::PEEK) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(rustix::io::Errno::CONNRESET) | Ok((0, _)) => return Ok(Heard::End),
+            other => break other?.0,
         }
     };
-    loop {
-        tokio::select! {
-            received = link.receive() => match received {
-                Ok(Some(message)) => link.deliver(message, &events),
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::warn!(%error, "connection to a shim lost");
-                    break;
-                }
-            },
-            _ = process.readable() => {
-                while let Ok(Some(message)) = packet(link.socket.get_ref()) {
-                    link.deliver(message, &events);
-                }
-                break;
-            }
-        }
-    }
-    // Nobody waits for an answer that can't come.
-    link.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-}
-
-type Packet = (FromShim, Vec<OwnedFd>);
-
-fn packet(socket: &OwnedFd) -> io::Result<Option<Packet>> {
-    let mut buffer = vec![0; MAX_MESSAGE];
+    let message = codec::decode::<FromShim>(&buffer[..seen]);
     match seqpacket::recv(socket.as_fd(), &mut buffer) {
-        Ok((0, _)) => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+        Ok((_, descriptors)) => Ok(match message {
+            Ok(message) => Heard::Message(message, descriptors),
+            Err(_) => Heard::Spoilt(None),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Heard::Spoilt(match message {
+            Ok(FromShim::Reply { number, .. }) => Some(number),
+            Ok(FromShim::Event { .. }) | Err(_) => None,
+        })),
         Err(error) => Err(error),
-        Ok((length, descriptors)) => codec::decode(&buffer[..length])
-            .map(|message| Some((message, descriptors)))
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
     }
 }
+
+#[cfg(test)]
+mod tests;

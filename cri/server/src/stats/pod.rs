@@ -24,7 +24,7 @@ pub(crate) struct Pod {
 }
 
 impl Runtime {
-    /// The pods of `sandboxes`. The lock is held for the lists alone.
+    /// The pods of `sandboxes`, whose containers' layers are being measured from now on. The lock is held for the lists alone.
     pub(crate) fn pods(&self, sandboxes: Vec<Arc<Sandbox>>) -> Vec<Pod> {
         let all = self.sandboxes();
         let mut parents = HashMap::<&str, usize>::new();
@@ -40,7 +40,9 @@ impl Runtime {
             sole: parents.get(sandbox.plan.cgroup_parent.as_str()).is_none_or(|users| *users <= 1),
             sandbox,
         };
-        sandboxes.into_iter().map(pod).collect()
+        let pods: Vec<Pod> = sandboxes.into_iter().map(pod).collect();
+        pods.iter().flat_map(|pod| &pod.containers).for_each(|container| container.measure(self));
+        pods
     }
 }
 

@@ -139,6 +139,8 @@ pub(crate) async fn images_are_volumes(bench: Bench) {
         let status = client.status(&container).await.expect("a status");
         let shown = status.mounts.iter().find(|mount| mount.container_path == "/data").expect("the mount");
         assert_eq!(shown.image.as_ref().expect("its image").image_ref, id);
+        let again = client.create(&sandbox, with(name, mount(image, sub_path))).await;
+        assert_eq!(again.expect("the same request gets the same container"), container);
         client.start(&container).await.expect("started");
         let text =
             output(&client, &container, &format!("{file}; touch {file} 2>&1 | grep -o 'Read-only file system'")).await;

@@ -24,6 +24,7 @@ cases![
     a_container_has_a_terminal,
     an_attached_client_is_told_the_end,
     ports_are_forwarded,
+    ports_that_do_not_accept_hold_nobody,
     urls_are_given_for_what_runs,
     a_client_comes_by_a_url,
     sessions_end_with_the_service,
@@ -390,11 +391,59 @@ async fn ports_are_forwarded(bench: Bench) {
         }
         let refused = sessions.port_forward(&sandbox, 1, (keyboard().1, screen().1)).await.expect_err("nobody listens");
         assert!(refused.message.contains("localhost:1") && refused.message.contains("refused"), "{refused}");
+        if !host {
+            // Who listens on the pod's address alone is found, too.
+            let ip = client.pod_status(&sandbox).await.expect("a status").network.expect("a network").ip;
+            let listener = listen(&bench, &sandbox, ip.parse().expect("an address"), 16);
+            let server = std::thread::spawn(move || {
+                listener.accept().and_then(|(mut stream, _)| io::Write::write_all(&mut stream, b"by its address"))
+            });
+            let port = 7070;
+            let (screen, writer) = screen();
+            let forward = sessions.port_forward(&sandbox, port, (keyboard().1, writer));
+            let both = async { tokio::join!(forward, rest(screen)) };
+            let (outcome, answer) = tokio::time::timeout(PATIENCE, both).await.expect("an end");
+            assert_eq!((outcome, answer.as_str()), (Ok(()), "by its address"));
+            server.join().expect("a thread").expect("served");
+        }
         client.stop_pod(&sandbox).await.expect("stopped");
         sessions.port_forward(&sandbox, 8080, (keyboard().1, screen().1)).await.expect_err("it is stopped");
         client.remove_pod(&sandbox).await.expect("removed");
         let _ = std::fs::remove_file(client.logs.join("web.log"));
     }
+    bench.assert_clean();
+}
+
+/// Listens on port 7070 in a sandbox's network.
+fn listen(bench: &Bench, sandbox: &str, address: std::net::IpAddr, queue: i32) -> std::net::TcpListener {
+    let namespace = berth_sys::netns::open(&bench.path("state/netns").join(sandbox)).expect("a namespace");
+    let listen = || -> io::Result<std::net::TcpListener> {
+        let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)?;
+        rustix::net::bind(&socket, &std::net::SocketAddr::new(address, 7070))?;
+        rustix::net::listen(&socket, queue)?;
+        Ok(socket.into())
+    };
+    namespace.run(listen).expect("entered").expect("it listens")
+}
+
+/// More connections than there are threads wait for a server whose queue is full; everything else goes on.
+async fn ports_that_do_not_accept_hold_nobody(bench: Bench) {
+    let client = bench.open().await;
+    let (sandbox, container) = sleeper(&client, "full").await;
+    let _listener = listen(&bench, &sandbox, std::net::Ipv4Addr::LOCALHOST.into(), 0);
+    let sessions = client.service.sessions();
+    let mut forwards = tokio::task::JoinSet::new();
+    for _ in 0..1200 {
+        let (sessions, sandbox) = (sessions.clone(), sandbox.clone());
+        forwards.spawn(async move { sessions.port_forward(&sandbox, 7070, (keyboard().1, screen().1)).await });
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // Needs threads that may block.
+    assert_eq!(client.exec(&container, &["/bin/true"], 0).await.expect("ran").exit_code, 0);
+    let ended = forwards.try_join_next();
+    assert!(ended.is_none(), "the command had to wait for forwarded connections to be given up: {ended:?}");
+    forwards.shutdown().await;
+    client.remove_pod(&sandbox).await.expect("removed");
     bench.assert_clean();
 }
 

@@ -55,7 +55,7 @@ where
     close(&link, &mut io).await;
 }
 
-/// Moves bytes until the client is gone, has been silent for too long or breaks the protocol.
+/// Moves bytes until the client is gone, has neither said nor taken anything for too long, or breaks the protocol.
 async fn drive<I: AsyncRead + AsyncWrite + Unpin>(link: &Link, io: &mut I, idle: Duration) {
     let mut pulse = interval_at(Instant::now() + PULSE, PULSE);
     pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -72,6 +72,7 @@ async fn drive<I: AsyncRead + AsyncWrite + Unpin>(link: &Link, io: &mut I, idle:
                     break;
                 } else if state.protocol.output().is_empty() {
                     state.protocol.ping();
+                    state.asking = state.protocol.output().len();
                 }
             }
         }
@@ -159,7 +160,13 @@ impl State {
             match poll_write_buf(Pin::new(&mut *io), context, output) {
                 Poll::Pending => break,
                 Poll::Ready(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
-                Poll::Ready(result) => _ = result?,
+                Poll::Ready(result) => {
+                    let sent = result?;
+                    // Who takes output is there, whether he says anything or not; that pings go out says nothing.
+                    let asking = self.asking.min(sent);
+                    self.asking -= asking;
+                    self.signs += u64::from(sent > asking);
+                }
             }
         }
         if output.is_empty() && output.capacity() > KEPT {

@@ -107,6 +107,9 @@ impl AsyncRead for Incoming {
         let gone = state.gone;
         let Some(slot) = state.slots.get_mut(&self.1) else { return Poll::Ready(Ok(())) };
         if slot.incoming.is_empty() {
+            if slot.reset {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, "the client broke off")));
+            }
             if slot.finished {
                 return Poll::Ready(Ok(()));
             }

@@ -149,6 +149,39 @@ async fn a_client_that_answers_pings_only_is_silent_and_one_that_pings_is_not() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_only_takes_output_is_not_silent() {
+    let (mut client, task) = session(channels(), |link| async move {
+        let mut stdout = writer(&link, 1);
+        while stdout.write_all(b"tick").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(600)).await;
+        }
+    });
+    let reading = tokio::spawn(async move { tokio::io::copy(&mut client, &mut tokio::io::sink()).await });
+    tokio::time::sleep(3 * Pace::DEFAULT.idle).await;
+    assert!(!task.is_finished(), "a session that only has output was cut");
+    task.abort();
+    let _ = reading.await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_reset_is_no_end_of_file() {
+    let (mut client, task) = session(Box::new(Connection::new()), |link| async move {
+        let (stream, _) = link.accept().await.expect("a stream");
+        let (mut reader, _writer) = stream.split();
+        let mut all = Vec::new();
+        let error = reader.read_to_end(&mut all).await.expect_err("it was broken off");
+        assert_eq!((error.kind(), all.as_slice()), (std::io::ErrorKind::ConnectionReset, &b"ab"[..]));
+    });
+    // A reset has the stream's number and a reason (5: CANCEL).
+    let bytes = [Client::new().open(1, &[]), data(1, false, b"ab"), control(3, 0, &[0, 0, 0, 1, 0, 0, 0, 5])];
+    client.write_all(&bytes.concat()).await.expect("write");
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).await.expect("read");
+    drop(client);
+    task.await.expect("session");
+}
+
+#[tokio::test(start_paused = true)]
 async fn more_streams_than_allowed_are_refused() {
     let (mut client, task) = session(Box::new(Connection::new()), |link| async move {
         let mut streams = Vec::new();
