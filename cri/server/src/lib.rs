@@ -6,6 +6,7 @@
 
 mod cdi;
 mod cgroups;
+mod checkpoint;
 mod commands;
 mod config;
 mod container;
