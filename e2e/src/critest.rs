@@ -15,8 +15,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::bench::Containerd;
+use crate::cri::{Cri, Start};
 use crate::registry::Registry;
-use crate::runtime::Berth;
 use crate::{command, daemon, images, paths};
 use outcome::{Outcome, Outcomes};
 
@@ -73,7 +73,9 @@ pub fn play(options: &Options) -> Result<()> {
         let containerd = Containerd::start_for_suite(&dir.join("containerd"), &registry, &certs)?;
         run(options, &containerd.socket(), &dir)?
     } else {
-        let berth = Berth::start(&dir.join("berth"), &certs)?;
+        let dir_of_berth = dir.join("berth");
+        let start = Start { log_level: "debug", registries: Some(&certs), ..Start::new(&dir_of_berth) };
+        let berth = Cri::start(start)?;
         let report = run(options, berth.socket(), &dir)?;
         berth.stop()?;
         report
