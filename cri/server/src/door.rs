@@ -75,7 +75,6 @@ door!(RuntimeService {
         list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
         list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse;
         list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse;
-        checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
     }
     changes {
         run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse;
@@ -91,6 +90,7 @@ door!(RuntimeService {
     }
     given_up {
         exec_sync(ExecSyncRequest) -> ExecSyncResponse;
+        checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
     }
     streams {
         get_container_events(GetEventsRequest) -> GetContainerEventsStream of ContainerEventResponse;

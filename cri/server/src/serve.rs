@@ -40,6 +40,7 @@ pub async fn serve(
     crate::sessions::server(&service.runtime).await.map_err(|status| io::Error::other(status.message()))?;
     listening();
     tracing::info!(socket = %path.display(), "serving the CRI");
+    let runtime = Arc::clone(&service.runtime);
     let server = tonic::transport::Server::builder()
         .add_service(
             RuntimeServiceServer::from_arc(Arc::clone(&service))
@@ -56,6 +57,8 @@ pub async fn serve(
     // have begun are tasks of their own, which `Service::close` awaits.
     let drained = async {
         stop.cancelled().await;
+        // Calls that are dropped below must know that it is not their callers who have gone.
+        runtime.sessions.end();
         tokio::time::sleep(DRAIN).await;
     };
     let served = tokio::select! {

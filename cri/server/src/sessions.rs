@@ -37,6 +37,16 @@ impl Underway {
         self.over.cancel();
     }
 
+    /// Waits until the service ends.
+    pub(crate) async fn over(&self) {
+        self.over.cancelled().await;
+    }
+
+    /// Whether the service ends, so that who goes away is not to blame for it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.is_cancelled()
+    }
+
     /// Ends all sessions, and waits until none keeps the runtime.
     pub(crate) async fn ended(&self) {
         self.end();

@@ -11,6 +11,8 @@ mod broken;
 mod cases;
 #[path = "lifecycle/changes.rs"]
 mod changes;
+#[path = "lifecycle/checkpoints.rs"]
+mod checkpoints;
 #[path = "lifecycle/confinement.rs"]
 mod confinement;
 #[path = "lifecycle/devices.rs"]
@@ -61,7 +63,17 @@ fn executor() -> tokio::runtime::Runtime {
 fn inside(filters: &[String]) -> ExitCode {
     let runtime = executor();
     let mut failed = 0;
-    let more = [broken::ALL, changes::ALL, confinement::ALL, devices::ALL, figures::ALL, handlers::ALL, races::ALL, sessions::ALL];
+    let more = [
+        broken::ALL,
+        changes::ALL,
+        checkpoints::ALL,
+        confinement::ALL,
+        devices::ALL,
+        figures::ALL,
+        handlers::ALL,
+        races::ALL,
+        sessions::ALL,
+    ];
     let all = cases::ALL.iter().chain(more.into_iter().flatten());
     for (name, case) in all {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {

@@ -19,6 +19,10 @@ use crate::runtime::Runtime;
 /// (CVE-2022-31030).
 const OUTPUT_LIMIT: usize = (16 << 20) - 1024;
 
+/// How long a command may still take when the service ends. It is not killed then, and nobody hears of its end: restarts
+/// disturb no container.
+const ENDING: Duration = Duration::from_secs(2);
+
 pub(crate) async fn call(
     runtime: &Arc<Runtime>,
     request: ExecSyncRequest,
@@ -41,6 +45,10 @@ pub(crate) async fn call(
             None => std::future::pending().await,
         }
     };
+    let ending = async {
+        runtime.sessions.over().await;
+        tokio::time::sleep(ENDING).await;
+    };
     let exit = tokio::select! {
         exit = command.ended() => exit?,
         () = late => {
@@ -52,10 +60,17 @@ pub(crate) async fn call(
             )));
         }
         () = caller_gone.cancelled() => {
+            output.abort();
+            if runtime.sessions.is_over() {
+                return Err(unheard(&container.id));
+            }
             tracing::debug!(container = container.id, "a command whose caller has gone is killed");
             command.kill().await;
-            output.abort();
             return Err(Status::cancelled("the caller has gone; the command was killed"));
+        }
+        () = ending => {
+            output.abort();
+            return Err(unheard(&container.id));
         }
     };
     if tokio::time::timeout(DRAIN, &mut output).await.is_err() {
@@ -70,6 +85,12 @@ pub(crate) async fn call(
         stderr.truncate(OUTPUT_LIMIT - stdout.len());
     }
     Ok(ExecSyncResponse { stdout, stderr, exit_code: exit.code })
+}
+
+fn unheard(container: &str) -> Status {
+    Status::unavailable(format!(
+        "the container runtime is ending; the command in container {container:?} runs on unheard"
+    ))
 }
 
 /// What was read of a stream so far.
