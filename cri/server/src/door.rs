@@ -86,11 +86,11 @@ door!(RuntimeService {
         remove_container(RemoveContainerRequest) -> RemoveContainerResponse;
         reopen_container_log(ReopenContainerLogRequest) -> ReopenContainerLogResponse;
         update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
+        checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
         update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse;
     }
     given_up {
         exec_sync(ExecSyncRequest) -> ExecSyncResponse;
-        checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
     }
     streams {
         get_container_events(GetEventsRequest) -> GetContainerEventsStream of ContainerEventResponse;

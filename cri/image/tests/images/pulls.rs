@@ -100,7 +100,8 @@ fn a_pull_that_nobody_waits_for_ends() {
     });
     let name = format!("{}/app", server.address);
     run(async {
-        let pull = store.pull(&name, None, &RegistryConfig::none());
+        let none = RegistryConfig::none();
+        let pull = store.pull(&name, None, &none);
         let begun = async {
             while server.count(layer.as_str()) == 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
