@@ -99,8 +99,9 @@ fn a_pull_that_nobody_waits_for_ends() {
         _ => right,
     });
     let name = format!("{}/app", server.address);
+    let registries = RegistryConfig::none();
     run(async {
-        let pull = store.pull(&name, None, &RegistryConfig::none());
+        let pull = store.pull(&name, None, &registries);
         let begun = async {
             while server.count(layer.as_str()) == 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -118,7 +119,7 @@ fn a_pull_that_nobody_waits_for_ends() {
         // Sooner than the transfer is given up for its silence.
         tokio::time::timeout(options().stall / 2, gone).await.expect("nothing is left of the pull");
         assert_eq!(server.count(layer.as_str()), 1, "it does not try again");
-        store.pull(&name, None, &RegistryConfig::none()).await.expect("another pull begins anew");
+        store.pull(&name, None, &registries).await.expect("another pull begins anew");
     });
 }
 
