@@ -51,6 +51,8 @@ pub(crate) struct Made {
 }
 
 pub(crate) fn make(global: &Global, request: &Request<'_>) -> Outcome<Made> {
+    let store = Store::new(&global.root);
+    store.check_free(request.id)?;
     let bundle = configuration::bundle(request.bundle)?;
     let (spec, text) = configuration::read(&Path::new(&bundle).join("config.json"))?;
     let has_terminal = spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
@@ -79,7 +81,7 @@ pub(crate) fn make(global: &Global, request: &Request<'_>) -> Outcome<Made> {
         process.env.extend([format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()]);
     }
 
-    let folder = Store::new(&global.root).claim(request.id)?;
+    let folder = store.claim(request.id)?;
     let mut maker = Maker { request, folder, record, compiled, kept, embryo: None, terminal: None };
     match maker.build(&host, &text) {
         Ok(()) => {}

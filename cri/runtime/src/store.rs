@@ -95,10 +95,16 @@ impl Store {
         make(&self.root, true).during(|| format!("make {}", self.root.display()))?;
         let path = self.root.join(id);
         match berth_effect::run("container-claim", || make(&path, false)) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                Err(Fault::new(format!("container with id exists: {id}")))
-            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(taken(id)),
             other => other.during(|| format!("make {}", path.display())).map(|()| Folder { path }),
+        }
+    }
+
+    /// Refuses an id that is taken already, before anything else about its container is looked at; [`Store::claim`] decides.
+    pub(crate) fn check_free(&self, id: &str) -> Outcome<()> {
+        match self.folder(id)? {
+            Some(_) => Err(taken(id)),
+            None => Ok(()),
         }
     }
 
@@ -181,6 +187,10 @@ impl Folder {
             other => other.during(|| format!("remove {}", self.path.display())),
         }
     }
+}
+
+fn taken(id: &str) -> Fault {
+    Fault::new(format!("container with id exists: {id}"))
 }
 
 /// As runc: letters, digits and `_+-.`, since an id becomes the name of a folder and of a cgroup.
