@@ -1,7 +1,8 @@
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use berth_plan::container::{Exec, Mount};
 use berth_plan::message::{Event, Reply, Request, Stage};
@@ -165,4 +166,129 @@ fn a_log_that_is_no_file_is_refused() {
     assert_eq!(failure.stage, Stage::Log, "{}", failure.message);
     let plan = place.plan("c2", "echo after");
     assert_eq!(place.output(&plan), "after\n");
+}
+
+/// A folder on a file system of its own, which can be suspended as a device is that has gone away for a while.
+struct Disk {
+    folder: PathBuf,
+    /// Thaws and unmounts when its input ends, so also when this process is killed: a frozen file system that nobody can
+    /// reach holds its device for good.
+    keeper: Child,
+}
+
+impl Disk {
+    fn mount(place: &Path) -> Self {
+        let (image, folder) = (place.join("disk"), place.join("logs"));
+        fs::File::create(&image).and_then(|file| file.set_len(64 << 20)).expect("an image");
+        fs::create_dir(&folder).expect("folder");
+        run(Command::new("mkfs.ext4").arg("-q").arg(&image));
+        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&folder));
+        let mut keeper = Command::new("sh");
+        keeper
+            .args(["-c", "trap '' INT TERM HUP; read _; fsfreeze -u \"$0\" 2>/dev/null; umount -l \"$0\""])
+            .arg(&folder);
+        let keeper = keeper.stdin(Stdio::piped()).spawn().expect("a keeper");
+        Self { folder, keeper }
+    }
+
+    fn freeze(&self) {
+        run(Command::new("fsfreeze").arg("-f").arg(&self.folder));
+    }
+
+    fn thaw(&self) {
+        run(Command::new("fsfreeze").arg("-u").arg(&self.folder));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Whether a process waits for a device (`D` in proc_pid_stat(5)).
+fn waits_for_disk(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it is there");
+    stat.rsplit_once(") ").expect("a state").1.starts_with('D')
+}
+
+/// The loop devices that hold files of a folder.
+fn loops(folder: &Path) -> Vec<String> {
+    let devices = fs::read_dir("/sys/block").expect("devices").flatten();
+    let files = devices.filter_map(|device| fs::read_to_string(device.path().join("loop/backing_file")).ok());
+    files.filter(|file| file.starts_with(folder.to_str().expect("text"))).collect()
+}
+
+#[test]
+fn a_suspended_log_device_stalls_neither_exits_nor_probes_and_loses_nothing() {
+    let mut place = Place::new();
+    let folder = place.folder.clone();
+    // Goes before the place does: what waits for the device can't be ended.
+    let disk = Disk::mount(&folder);
+    let control = control(&place);
+    let mut start = |name: &str, script: &str| {
+        let mut plan = place.plan(name, script);
+        plan.mounts.push(control.clone());
+        plan.log_path = disk.folder.join(name).to_str().expect("text").to_owned();
+        place.start(&plan).expect("start");
+    };
+    start("c1", "n=0; while ! test -e /ctl/go; do echo $n; n=$((n+1)); sleep 0.01; done; echo last $n");
+    start("c2", "while ! test -e /ctl/end; do sleep 0.01; done; echo bye; exit 5");
+    let log = |name: &str| {
+        let log = fs::read_to_string(folder.join("logs").join(name)).expect("a log");
+        log.lines().map(|line| line.split_once(" stdout F ").expect("a line").1.to_owned()).collect::<Vec<_>>()
+    };
+    while log("c1").is_empty() {
+        std::thread::yield_now();
+    }
+    disk.freeze();
+    let logger = logger(place.shim);
+    while !waits_for_disk(logger) {
+        std::thread::yield_now();
+    }
+    // A probe comes and goes.
+    let null: OwnedFd = fs::File::options().read(true).write(true).open("/dev/null").expect("null").into();
+    let probe = Exec {
+        id: "e1".to_owned(),
+        container: "c1".to_owned(),
+        delegate: None,
+        user: None,
+        process: process(&["/bin/sh", "-c", "exit 4"]),
+    };
+    place.exec(&probe, [null.as_fd(); 3]).expect("exec");
+    let Event::ExecExited { exit, .. } = place.client.event() else { panic!("an exec's end") };
+    assert_eq!(exit.code, 4);
+    // An end is told and written down.
+    fs::write(folder.join("ctl/end"), "").expect("end");
+    assert_eq!(place.exit_of("c2").code, 5);
+    assert!(folder.join("run/exits/c2").exists());
+    assert!(waits_for_disk(logger) && !log("c2").contains(&"bye".to_owned()), "it was frozen all the time");
+
+    disk.thaw();
+    fs::write(folder.join("ctl/go"), "").expect("go");
+    assert_eq!(place.exit_of("c1").code, 0);
+    let lines = log("c1");
+    let (last, counted) = lines.split_last().expect("lines");
+    let expected: Vec<String> = (0..counted.len()).map(|n| n.to_string()).collect();
+    assert_eq!((counted, last), (expected.as_slice(), &format!("last {}", counted.len())));
+    assert_eq!(log("c2"), ["bye"]);
+    assert_eq!(loops(&folder).len(), 1);
+    drop(disk);
+    drop(place);
+    // The kernel lets the last mount go in its own time.
+    for _ in 0..3000 {
+        if loops(&folder).is_empty() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(loops(&folder), Vec::<String>::new());
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    assert!(!mounts.contains(folder.to_str().expect("text")), "{mounts}");
 }
