@@ -162,3 +162,41 @@ fn read(path: &Path) -> Option<Cached> {
     let result = entry.result.and_then(|result| CniResult::from_value(&result).ok());
     Some(Cached { list, attachment, result })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attachment(bytes: usize) -> Attachment {
+        let annotations = serde_json::json!({ "io.kubernetes.cri.pod-annotations": { "large": "a".repeat(bytes) } });
+        Attachment {
+            container_id: "c1".to_owned(),
+            netns: None,
+            ifname: "eth0".to_owned(),
+            args: Vec::new(),
+            capabilities: serde_json::from_value(annotations).expect("a map"),
+        }
+    }
+
+    #[test]
+    fn what_is_written_can_be_read_again_however_large() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::new(folder.path());
+        let list =
+            NetworkList::parse(br#"{"cniVersion": "1.1.0", "name": "n", "plugins": [{"type": "x"}]}"#).expect("valid");
+        // More than a kubelet's objects have, and the most that a message to the runtime can carry.
+        for bytes in [5 << 20, 16 << 20] {
+            let large = attachment(bytes);
+            cache.write(&list, &large, Some(&CniResult::default())).expect("written");
+            let cached = cache.read("n", "c1", "eth0").expect("it is found when it is to be detached");
+            assert!(cached.attachment.capabilities == large.capabilities && cached.result.is_some());
+            assert_eq!(cache.list().len(), 1);
+        }
+        cache.remove("n", "c1", "eth0").expect("removed");
+        // One that could not be read again is not written at all, and says why.
+        let error = cache.write(&list, &attachment(65 << 20), None).expect_err("too large");
+        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        assert!(format!("{error}: {source}").contains("more than 67108864"), "{error}: {source}");
+        assert_eq!(fs::read_dir(folder.path().join("results")).expect("a folder").count(), 0);
+    }
+}
