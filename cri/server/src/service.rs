@@ -65,7 +65,8 @@ impl Service {
         Arc::new(Sessions::of(&self.runtime))
     }
 
-    /// Ends the streamed sessions and waits for the changes in flight. Containers go on running.
+    /// Ends the streamed sessions and the waits for commands, and waits for the changes in flight. Containers and the
+    /// commands in them go on running.
     pub async fn close(&self) {
         self.runtime.sessions.ended().await;
         self.runtime.tasks.finish().await;

@@ -37,6 +37,11 @@ impl Underway {
         self.over.cancel();
     }
 
+    /// Waits until the service ends.
+    pub(crate) async fn over(&self) {
+        self.over.cancelled().await;
+    }
+
     /// Ends all sessions, and waits until none keeps the runtime.
     pub(crate) async fn ended(&self) {
         self.end();

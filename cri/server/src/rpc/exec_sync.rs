@@ -16,6 +16,10 @@ use crate::runtime::Runtime;
 /// (CVE-2022-31030).
 const OUTPUT_LIMIT: usize = (16 << 20) - 1024;
 
+/// How long a command may still take when the service ends. It is not killed then, and nobody hears of its end: restarts
+/// disturb no container.
+const ENDING: Duration = Duration::from_secs(2);
+
 pub(crate) async fn call(runtime: &Arc<Runtime>, request: ExecSyncRequest) -> Result<ExecSyncResponse, Status> {
     let container = runtime.container(&request.container_id)?;
     let timeout = u64::try_from(request.timeout).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
@@ -28,20 +32,33 @@ pub(crate) async fn call(runtime: &Arc<Runtime>, request: ExecSyncRequest) -> Re
     let (out, err) = (Stream::default(), Stream::default());
     let (to_out, to_err) = (Arc::clone(&out), Arc::clone(&err));
     let mut output = tokio::spawn(async move { tokio::join!(collect(stdout, &to_out), collect(stderr, &to_err)) });
-    let exit = match timeout {
-        None => command.ended().await?,
-        Some(limit) => match tokio::time::timeout(limit, command.ended()).await {
-            Ok(exit) => exit?,
-            Err(_) => {
-                command.kill().await;
-                output.abort();
-                return Err(Status::deadline_exceeded(format!(
-                    "failed to exec in container {:?}: the command did not end within {} s and was killed",
-                    container.id,
-                    limit.as_secs()
-                )));
-            }
-        },
+    let late = async {
+        match timeout {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let ending = async {
+        runtime.sessions.over().await;
+        tokio::time::sleep(ENDING).await;
+    };
+    let exit = tokio::select! {
+        exit = command.ended() => exit?,
+        () = late => {
+            command.kill().await;
+            output.abort();
+            return Err(Status::deadline_exceeded(format!(
+                "failed to exec in container {:?}: the command did not end within {} s and was killed",
+                container.id, request.timeout
+            )));
+        }
+        () = ending => {
+            output.abort();
+            return Err(Status::unavailable(format!(
+                "the container runtime is ending; the command in container {:?} runs on unheard",
+                container.id
+            )));
+        }
     };
     if tokio::time::timeout(DRAIN, &mut output).await.is_err() {
         output.abort();
