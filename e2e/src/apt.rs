@@ -15,6 +15,8 @@ pub const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 const NEEDED: &[(&str, &str)] = &[
     ("busybox-static", "/bin/busybox"),
     ("ca-certificates", "/etc/ssl/certs"),
+    ("criu", "/usr/sbin/criu"),
+    ("crun", "/usr/bin/crun"),
     ("docker-registry", "docker-registry"),
     ("dpkg-dev", "dpkg-source"),
     ("e2fsprogs", "mke2fs"),

@@ -31,7 +31,7 @@ fn below(path: &str, point: &str) -> bool {
 }
 
 /// The kernel writes space, tab, line feed and backslash as three octal digits.
-fn unescape(field: &str) -> String {
+pub fn unescape(field: &str) -> String {
     ["\\040", "\\011", "\\012", "\\134"]
         .iter()
         .zip([" ", "\t", "\n", "\\"])

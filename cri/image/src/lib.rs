@@ -19,6 +19,7 @@
 
 pub mod auth;
 mod decompress;
+mod diff;
 pub mod digest;
 mod error;
 pub mod hosts;

@@ -167,7 +167,7 @@ impl Store {
         })
     }
 
-    fn container_dir(&self, container: &str) -> Result<PathBuf, StoreError> {
+    pub(crate) fn container_dir(&self, container: &str) -> Result<PathBuf, StoreError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if container.is_empty() || container.len() > 128 || container.starts_with('.') || !container.chars().all(plain)
         {

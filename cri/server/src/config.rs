@@ -32,6 +32,8 @@ pub struct Config {
     pub stream_address: SocketAddr,
     /// The runtimes that pods can choose by their RuntimeClass.
     pub handlers: Handlers,
+    /// The program that checkpoints containers: a path, or a name that is looked for in PATH. `criu`.
+    pub criu: PathBuf,
     /// How images are stored and unpacked. Its program applies layers; the default re-executes this program as
     /// `berth unpack`.
     pub images: Options,
@@ -50,6 +52,7 @@ impl Default for Config {
             cgroup_parent: "/berth".to_owned(),
             stream_address: (Ipv4Addr::LOCALHOST, 0).into(),
             handlers: Handlers::default(),
+            criu: "criu".into(),
             images: Options::default(),
         }
     }

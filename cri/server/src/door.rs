@@ -64,7 +64,6 @@ door!(RuntimeService {
         list_pod_sandbox_stats(ListPodSandboxStatsRequest) -> ListPodSandboxStatsResponse;
         list_metric_descriptors(ListMetricDescriptorsRequest) -> ListMetricDescriptorsResponse;
         list_pod_sandbox_metrics(ListPodSandboxMetricsRequest) -> ListPodSandboxMetricsResponse;
-        checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
     }
     changes {
         run_pod_sandbox(RunPodSandboxRequest) -> RunPodSandboxResponse;
@@ -78,6 +77,7 @@ door!(RuntimeService {
         update_container_resources(UpdateContainerResourcesRequest) -> UpdateContainerResourcesResponse;
         update_pod_sandbox_resources(UpdatePodSandboxResourcesRequest) -> UpdatePodSandboxResourcesResponse;
         exec_sync(ExecSyncRequest) -> ExecSyncResponse;
+        checkpoint_container(CheckpointContainerRequest) -> CheckpointContainerResponse;
     }
     streams {
         get_container_events(GetEventsRequest) -> GetContainerEventsStream of ContainerEventResponse;

@@ -19,6 +19,8 @@ use tonic::Status;
 
 use crate::places::text;
 
+pub(crate) use program::run;
+
 /// The name of the built-in runtime.
 pub const BUILT_IN: &str = "berth";
 
@@ -118,7 +120,7 @@ impl Known {
         let mut command = vec![text(&handler.path)];
         command.extend(handler.args.iter().cloned());
         command.push("features".to_owned());
-        let said = program::run(&command, PATIENCE).and_then(|text| Features::parse(&text));
+        let said = run(&command, PATIENCE).and_then(|text| Features::parse(&text));
         let features = said.unwrap_or_else(|error| {
             tracing::info!(handler = name, error, "the runtime does not say what it can: nothing is expected of it");
             Features::default()

@@ -14,7 +14,7 @@ use crate::sandbox::Sandbox;
 const SPEC: u64 = 32 << 20;
 
 /// What containerd calls the plug-in that runs containers.
-const RUNTIME: &str = "berth-shim";
+pub(crate) const RUNTIME: &str = "berth-shim";
 
 /// Reads the container's OCI configuration.
 pub(crate) fn container(runtime: &Runtime, container: &Container) -> Value {
@@ -70,7 +70,7 @@ pub(crate) fn sandbox(runtime: &Runtime, sandbox: &Sandbox) -> Value {
 }
 
 /// As it was compiled, with the limits of now.
-fn spec(runtime: &Runtime, container: &Container) -> Value {
+pub(crate) fn spec(runtime: &Runtime, container: &Container) -> Value {
     let bytes = record::read(&runtime.places.container_spec(&container.id), SPEC);
     let spec = bytes.ok().flatten().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let mut spec: Value = spec.unwrap_or(Value::Null);

@@ -7,6 +7,7 @@
 mod apparmor;
 mod cdi;
 mod cgroups;
+mod checkpoint;
 mod commands;
 mod config;
 mod container;

@@ -86,6 +86,11 @@ impl Places {
         self.container(id).join("spec.json")
     }
 
+    /// Where a checkpoint is put together. It has a temporary file's name: a next life removes it.
+    pub(crate) fn container_checkpoint(&self, id: &str) -> PathBuf {
+        self.container(id).join(format!("{}checkpoint", berth_effect::record::TEMPORARY_PREFIX))
+    }
+
     pub(crate) fn container_exit(&self, id: &str) -> PathBuf {
         self.container(id).join("exit.json")
     }

@@ -9,6 +9,8 @@ mod bench;
 mod cases;
 #[path = "lifecycle/changes.rs"]
 mod changes;
+#[path = "lifecycle/checkpoints.rs"]
+mod checkpoints;
 #[path = "lifecycle/confinement.rs"]
 mod confinement;
 #[path = "lifecycle/devices.rs"]
@@ -59,7 +61,16 @@ fn executor() -> tokio::runtime::Runtime {
 fn inside(filters: &[String]) -> ExitCode {
     let runtime = executor();
     let mut failed = 0;
-    let more = [changes::ALL, confinement::ALL, devices::ALL, figures::ALL, handlers::ALL, races::ALL, sessions::ALL];
+    let more = [
+        changes::ALL,
+        checkpoints::ALL,
+        confinement::ALL,
+        devices::ALL,
+        figures::ALL,
+        handlers::ALL,
+        races::ALL,
+        sessions::ALL,
+    ];
     let all = cases::ALL.iter().chain(more.into_iter().flatten());
     for (name, case) in all {
         if !filters.is_empty() && !filters.iter().any(|filter| name.contains(filter.as_str())) {

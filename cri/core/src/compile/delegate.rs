@@ -7,8 +7,12 @@
 use berth_plan::container as plan;
 use oci_spec::runtime as oci;
 
-use super::mounts::IMAGE;
+use super::mounts::{IMAGE, IMAGE_LAYER, IMAGE_SUB_PATH};
 use crate::{error::ConfigError, host::HostFacts};
+
+/// The version of the specification that a configuration names. It has nothing of later ones, and crun before 1.9 takes
+/// no other than 1.0.
+const VERSION: &str = "1.0.2";
 
 /// The file of a bundle with the container's OCI configuration.
 pub const CONFIG: &str = "config.json";
@@ -16,6 +20,8 @@ pub const CONFIG: &str = "config.json";
 pub const LOG: &str = "log.json";
 /// The folder of a bundle that the root file system is mounted on.
 pub const ROOTFS: &str = "rootfs";
+/// The folder of a bundle where the images of volumes are, each under its number among the plan's.
+pub const IMAGES: &str = "images";
 
 /// Another runtime, for one container.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +56,17 @@ impl Runtime<'_> {
     pub fn deletion(&self, id: &str) -> Vec<String> {
         self.command(None, &["delete", "--force", id])
     }
+
+    /// Has it write a running container's state to `images`, and criu's log and figures to `work`; the container runs on.
+    pub fn checkpoint(&self, id: &str, images: &str, work: &str, terminal: bool) -> Vec<String> {
+        let mut words = vec!["checkpoint", "--leave-running", "--image-path", images, "--work-path", work];
+        words.extend(["--tcp-established", "--ext-unix-sk"]);
+        if terminal {
+            words.push("--shell-job");
+        }
+        words.push(id);
+        self.command(None, &words)
+    }
 }
 
 /// Has another runtime make a compiled container.
@@ -60,6 +77,8 @@ pub fn container(
     plan: &mut plan::Container,
 ) -> Result<(), ConfigError> {
     check(runtime, spec, plan)?;
+    bind_images(runtime, spec);
+    spec.set_version(VERSION.to_owned());
     if let Some(process) = spec.process_mut() {
         // What starts it is the shim, whose own value is not the container's.
         let floor = if facts.can_lower_oom { i32::MIN } else { facts.oom_score_adj };
@@ -83,6 +102,22 @@ pub fn container(
     Ok(())
 }
 
+/// A runtime knows no mounts of images: the executor puts them together beside the root file system, and it binds them.
+fn bind_images(runtime: &Runtime<'_>, spec: &mut oci::Spec) {
+    let mut mounts = spec.mounts().clone().unwrap_or_default();
+    let images = mounts.iter_mut().filter(|mount| mount.typ().as_deref() == Some(IMAGE));
+    for (number, mount) in images.enumerate() {
+        let ours = |option: &String| option.starts_with(IMAGE_LAYER) || option.starts_with(IMAGE_SUB_PATH);
+        let mut options = mount.options().clone().unwrap_or_default();
+        options.retain(|option| !ours(option));
+        options.push("bind".to_owned());
+        mount.set_typ(Some("bind".to_owned()));
+        mount.set_source(Some(format!("{}/{IMAGES}/{number}", runtime.bundle).into()));
+        mount.set_options(Some(options));
+    }
+    spec.set_mounts(Some(mounts));
+}
+
 fn check(runtime: &Runtime<'_>, spec: &oci::Spec, plan: &plan::Container) -> Result<(), ConfigError> {
     let handler = runtime.handler;
     if plan.user.is_some() {
@@ -94,13 +129,6 @@ fn check(runtime: &Runtime<'_>, spec: &oci::Spec, plan: &plan::Container) -> Res
     }
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         let recursive = mount.options().iter().flatten().any(|option| option == "rro");
-        if mount.typ().as_deref() == Some(IMAGE) {
-            return Err(ConfigError::new(
-                format!("mounts[{index}]"),
-                format!("handler {handler:?} can't mount images as volumes"),
-                "use the built-in runtime",
-            ));
-        }
         if recursive && !runtime.recursive_read_only {
             return Err(ConfigError::new(
                 format!("mounts[{index}]"),

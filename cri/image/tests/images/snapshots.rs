@@ -56,6 +56,53 @@ fn a_snapshot_is_what_the_kernel_mounts() {
 }
 
 #[test]
+fn what_a_container_has_changed_is_a_layer_that_changes_the_same() {
+    let folder = Folder::new();
+    let store = store(&folder);
+    let base = archive(&[
+        dir("d"),
+        file("d/hidden", b"1"),
+        file("gone", b"1"),
+        file("kept", b"1"),
+        dir("replaced"),
+        file("replaced/old", b"1"),
+    ]);
+    let image = import(&store, "test/base", &Made::gzipped(std::slice::from_ref(&base))).expect("import");
+    let snapshot = store.snapshot("c", &image).expect("snapshot");
+    let long = "n".repeat(200);
+    let shown = "find . -printf '%p %y %m %U %n %l\\n' | sort; cat d/new";
+    let on_overlay = |snapshot: &berth_image::Snapshot, script: &str| {
+        let lower: Vec<String> = snapshot.lower.iter().map(|path| path.display().to_string()).collect();
+        let (upper, work) = (snapshot.upper.display(), snapshot.work.display());
+        let options = format!("lowerdir={},upperdir={upper},workdir={work}", lower.join(":"));
+        // In a mount namespace of a child that ends: nothing to unmount here.
+        let script = format!("set -e; mount -t overlay overlay -o {options} /mnt; cd /mnt; {script}");
+        let output = std::process::Command::new("unshare").args(["-m", "sh", "-c", &script]).output().expect("unshare");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let change = format!(
+        "rm gone; rm -r replaced; mkdir replaced; echo 2 >replaced/new; echo 2 >d/new; chown 7 d/new; chmod 4711 d/new; \
+         ln d/new second; ln -s ../x link; mkfifo fifo; echo 3 >{long}; echo 4 >>kept; touch .wh.false; {shown}"
+    );
+    let before = on_overlay(&snapshot, &change)
+        .lines()
+        .filter(|line| !line.contains(".wh.false"))
+        .collect::<Vec<_>>()
+        .join("\n");
+
+    let mut layer = Vec::new();
+    store.snapshot_diff("c", &|id| id + 100, &mut layer).expect("a layer");
+    let copy = import(&store, "test/copy", &Made::gzipped(&[base, layer])).expect("the layer is valid");
+    let after = on_overlay(&store.snapshot("d", &copy).expect("snapshot"), shown);
+    // What was changed has the owner that it was said to have; what was not has its own.
+    let owned = |text: &str| text.replace(" 7 2 ", " 107 2 ").replace(" 0 ", " 100 ");
+    assert_eq!(owned(after.trim()), owned(&before));
+    assert!(after.contains("./d/new f 4711 107 2") && after.contains("./d/hidden f 644 0 1"), "{after}");
+    store.snapshot_diff("nobody", &|id| id, &mut Vec::new()).expect_err("no such container");
+}
+
+#[test]
 fn names_ids_and_sizes_follow_the_rules() {
     let folder = Folder::new();
     let store = store(&folder);

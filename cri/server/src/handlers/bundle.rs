@@ -57,7 +57,8 @@ pub(crate) fn write(
 ) -> io::Result<()> {
     let folder = runtime.places.bundle(sandbox, id);
     berth_effect::run("bundle-create", || {
-        for folder in [runtime.places.bundles(sandbox), folder.clone(), folder.join(delegate::ROOTFS)] {
+        let parts = [delegate::ROOTFS, delegate::IMAGES].map(|part| folder.join(part));
+        for folder in [runtime.places.bundles(sandbox), folder.clone()].into_iter().chain(parts) {
             match fs::DirBuilder::new().mode(0o700).create(&folder) {
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
@@ -126,6 +127,21 @@ fn forget(runtime: &Runtime, other: &OciRuntime, sandbox: &str, id: &str) -> Res
     let _ = fs::remove_dir(&view.root);
     let _ = fs::remove_dir(runtime.places.oci());
     Ok(())
+}
+
+/// Has a container's runtime call criu. The error has the runtime's words.
+pub(crate) fn checkpoint(
+    runtime: &Runtime,
+    other: &OciRuntime,
+    container: &Container,
+    images: &Path,
+    work: &Path,
+    patience: Duration,
+) -> Result<(), String> {
+    let view = View::new(runtime, other, &container.sandbox, &container.id);
+    let terminal = container.config().tty;
+    let command = view.borrow(other).checkpoint(&container.id, &text(images), &text(work), terminal);
+    berth_effect::run("oci-runtime-checkpoint", || program::run(&command, patience)).map(drop)
 }
 
 /// What a runtime keeps of a container: runc and crun a folder of its name, others files that begin with it.

@@ -15,7 +15,7 @@ const LIMIT: u64 = 1 << 20;
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// What it printed. The error has its own words where it had some.
-pub(super) fn run(command: &[String], patience: Duration) -> Result<Vec<u8>, String> {
+pub(crate) fn run(command: &[String], patience: Duration) -> Result<Vec<u8>, String> {
     let (program, arguments) = command.split_first().ok_or("there is no program")?;
     let failed = |error: &dyn std::fmt::Display| format!("{program}: {error}");
     let mut command = Command::new(program);
@@ -42,6 +42,9 @@ pub(super) fn run(command: &[String], patience: Duration) -> Result<Vec<u8>, Str
     let words = String::from_utf8_lossy(&words);
     let last: Vec<&str> = words.trim().lines().rev().take(3).collect();
     let words: Vec<&str> = last.into_iter().rev().collect();
+    if words.is_empty() {
+        return Err(failed(&status));
+    }
     Err(failed(&format!("{status}: {}", words.join("; "))))
 }
 

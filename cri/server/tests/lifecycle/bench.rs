@@ -47,6 +47,7 @@ impl Bench {
             cgroup_parent,
             stream_address: Config::default().stream_address,
             handlers: handlers(),
+            criu: path("no-criu"),
             images: berth_image::Options {
                 unpack: berth_image::unpack::Program {
                     path: std::env::current_exe().expect("our own path"),
@@ -138,7 +139,12 @@ impl Bench {
 /// Other runtimes than the built-in one: one that there is, one that fails and one that is missing.
 fn handlers() -> Handlers {
     let handler = |name: &str, path: &str| (name.to_owned(), Handler { path: path.into(), args: Vec::new() });
-    let others = [handler("runc", "/usr/sbin/runc"), handler("fails", "/bin/false"), handler("missing", "/no/such")];
+    let others = [
+        handler("runc", "/usr/sbin/runc"),
+        handler("crun", "/usr/bin/crun"),
+        handler("fails", "/bin/false"),
+        handler("missing", "/no/such"),
+    ];
     Handlers { others: BTreeMap::from(others), ..Handlers::default() }
 }
 

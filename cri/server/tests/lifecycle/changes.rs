@@ -51,11 +51,6 @@ async fn start(client: &Client, sandbox: &str, name: &str, text: &str) -> String
     container
 }
 
-async fn checkpoint(client: &Client, container: &str) -> Status {
-    let request = cri::CheckpointContainerRequest { container_id: container.to_owned(), ..Default::default() };
-    client.service.checkpoint_container(Request::new(request)).await.expect_err("refused")
-}
-
 async fn reopen(client: &Client, container: &str) -> Result<(), Status> {
     let request = cri::ReopenContainerLogRequest { container_id: container.to_owned() };
     client.service.reopen_container_log(Request::new(request)).await.map(drop)
@@ -288,7 +283,6 @@ async fn inspection_has_the_usual_keys(bench: Bench) {
 async fn refusals_say_why(bench: Bench) {
     let client = bench.open().await;
     let nobody = "0".repeat(64);
-    assert_eq!(checkpoint(&client, &nobody).await.code(), Code::NotFound);
     assert_eq!(reopen(&client, &nobody).await.expect_err("nobody").code(), Code::NotFound);
     assert_eq!(client.update(&nobody, bytes(1 << 20)).await.expect_err("nobody").code(), Code::NotFound);
     let request = cri::PodSandboxStatsRequest { pod_sandbox_id: nobody.clone() };
@@ -301,8 +295,6 @@ async fn refusals_say_why(bench: Bench) {
     let logged = client.create(&sandbox, script("logged", "sleep 1000")).await.expect("created");
     assert_eq!(reopen(&client, &logged).await.expect_err("not running").code(), Code::FailedPrecondition);
     client.start(&logged).await.expect("started");
-    let error = checkpoint(&client, &logged).await;
-    assert!(error.code() == Code::Unimplemented && error.message().contains("criu"), "{error}");
     let mut quiet = script("quiet", "sleep 1000");
     quiet.log_path = String::new();
     let quiet = client.create(&sandbox, quiet).await.expect("created");
