@@ -13,13 +13,17 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use berth_plan::container::{Container, Delegate, Exec};
+use berth_plan::container::{Container, Delegate, Exec, MountSource};
 use berth_plan::message::{Failure, Stage};
+use berth_sys::mount::{self, FsContext, Tree};
+use berth_sys::namespace::{self, Namespaces};
+use berth_sys::path::{self, Root};
 use berth_sys::pidfd::PidFd;
-use berth_sys::{Mode, OFlags, fd, mount, process, seqpacket};
+use berth_sys::{Mode, OFlags, fd, process, seqpacket};
 
 use crate::failure::{At, refused};
-use crate::{container, host, launch, rootfs};
+use crate::idmaps::Layers;
+use crate::{container, host, images, launch, rootfs};
 
 /// How long one command may take, in milliseconds. What takes longer hangs.
 const PATIENCE: i32 = 120_000;
@@ -29,13 +33,60 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// Has the delegate make a container. Returns the fork's status.
 pub(crate) fn make_container(report: &OwnedFd, plan: &Container, delegate: &Delegate) -> Result<i32, Failure> {
+    let images = images(plan)?;
     hide(plan, &delegate.folder)?;
     let rootfs = rootfs::detached(&plan.rootfs)?;
     let place = Path::new(&delegate.folder).join("rootfs");
     let act = || format!("attach the root file system to {}", host::quoted(&place));
     let target = fd::open(&place, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).at(Stage::Rootfs, act)?;
     rootfs.attach(&target).at(Stage::Rootfs, act)?;
+    attach_images(&images, &delegate.folder)?;
     run(report, delegate)
+}
+
+/// The images of volumes, attached nowhere. Something of theirs is mounted for a moment: in a mount namespace of a thread
+/// that ends, since this process's may still spread its mounts to the host.
+fn images(plan: &Container) -> Result<Vec<Tree>, Failure> {
+    let wanted = plan.mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Image { layers, sub_path } => Some((layers, sub_path)),
+        _ => None,
+    });
+    let wanted: Vec<_> = wanted.collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let make = || {
+        namespace::unshare(Namespaces::MOUNT).at(Stage::Mount, || "make a mount namespace".to_owned())?;
+        container::detach_from_host()?;
+        wanted.iter().map(|(layers, sub_path)| images::tree(layers, sub_path, &mut Layers::new(None))).collect()
+    };
+    let made = std::thread::scope(|scope| scope.spawn(make).join());
+    made.unwrap_or_else(|_| Err(refused(Stage::Mount, "putting the images of volumes together failed")))
+}
+
+/// Puts them where the configuration looks for them, each under its number, in a file system of their own.
+fn attach_images(images: &[Tree], folder: &str) -> Result<(), Failure> {
+    if images.is_empty() {
+        return Ok(());
+    }
+    let place = Path::new(folder).join("images");
+    let act = || format!("attach the images of volumes to {}", host::quoted(&place));
+    let target = fd::open(&place, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).at(Stage::Mount, act)?;
+    let folders = FsContext::open("tmpfs").and_then(|context| context.mount(0)).at(Stage::Mount, act)?;
+    folders.attach(&target).at(Stage::Mount, act)?;
+    let folders = Root::from_fd(folders.into());
+    for (number, image) in images.iter().enumerate() {
+        let name = number.to_string();
+        let mode = Mode::from_raw_mode(0o755);
+        // Part of an image may be a file.
+        let target = match path::facts(image.as_fd()).at(Stage::Mount, act)?.is_folder() {
+            true => folders.mkdir_all(&name, mode),
+            false => folders.touch(&name, mode),
+        };
+        image.set_attributes(mount::RDONLY, 0, false).at(Stage::Mount, act)?;
+        image.attach(target.at(Stage::Mount, act)?).at(Stage::Mount, act)?;
+    }
+    Ok(())
 }
 
 /// Runs in the fork for one more process: see [`launch`] for the order of the descriptors.

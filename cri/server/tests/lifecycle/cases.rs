@@ -10,7 +10,7 @@ use berth_cri::{OpenError, Service};
 use berth_cri_proto::v1 as cri;
 use tonic::Code;
 
-use crate::bench::{Bench, hello, pod, script};
+use crate::bench::{Bench, hello, limited, pod, script};
 use crate::pods::{a_pod_has_users_of_its_own, containers_share_processes, images_are_volumes};
 
 pub(crate) type Case = fn(Bench) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -123,18 +123,25 @@ async fn commands_run_and_are_ended(bench: Bench) {
 }
 
 async fn ends_have_their_reasons(bench: Bench) {
-    let client = bench.open().await;
-    let sandbox = client.run(pod("ends")).await.expect("a sandbox");
-    let container = client.create(&sandbox, script("seven", "exit 7")).await.expect("created");
-    client.start(&container).await.expect("started");
-    let status = client.exited(&container).await;
-    assert_eq!((status.exit_code, status.reason.as_str()), (7, "Error"));
-    assert!(status.finished_at >= status.started_at && status.started_at > 0);
+    ends_with_reasons(&bench, "").await;
+}
 
-    let mut hungry = script("hungry", "head -c 200m /dev/zero | tail -c 200m > /dev/null; exit 9");
-    let limits = cri::LinuxContainerResources { memory_limit_in_bytes: 16 << 20, ..Default::default() };
-    hungry.linux = Some(cri::LinuxContainerConfig { resources: Some(limits), security_context: None });
-    let container = client.create(&sandbox, hungry).await.expect("created");
+/// With any handler.
+pub(crate) async fn ends_with_reasons(bench: &Bench, handler: &str) {
+    let client = bench.open().await;
+    let sandbox = client.run_with(handler, pod("ends")).await.expect("a sandbox");
+    for n in 0..10 {
+        // It may be over before another runtime has said that it runs.
+        let container = client.create(&sandbox, script(&format!("seven{n}"), "exit 7")).await.expect("created");
+        client.start(&container).await.expect("started");
+        let status = client.exited(&container).await;
+        assert_eq!((status.exit_code, status.reason.as_str()), (7, "Error"));
+        assert!(status.finished_at >= status.started_at && status.started_at > 0);
+    }
+    // Another runtime's own process has its place in there, too.
+    let hungry = script("hungry", "head -c 200m /dev/zero | tail -c 200m > /dev/null; exit 9");
+    let limits = cri::LinuxContainerResources { memory_limit_in_bytes: 32 << 20, ..Default::default() };
+    let container = client.create(&sandbox, limited(hungry, limits)).await.expect("created");
     client.start(&container).await.expect("started");
     let status = client.exited(&container).await;
     assert_eq!(status.reason, "OOMKilled", "{status:?}");
@@ -144,8 +151,18 @@ async fn ends_have_their_reasons(bench: Bench) {
     let container = client.create(&sandbox, missing).await.expect("created");
     let error = client.start(&container).await.expect_err("there is no such program");
     assert!(error.message().contains("/no/such/program"), "{error}");
+    assert_eq!(error.message().contains("OCI runtime failed"), !handler.is_empty(), "{error}");
     let status = client.status(&container).await.expect("status");
     assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));
+
+    // A shim that dies takes its containers along.
+    let container = client.create(&sandbox, script("runs", "sleep 1000")).await.expect("created");
+    client.start(&container).await.expect("started");
+    for pid in bench.shims() {
+        std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill");
+    }
+    let status = client.exited(&container).await;
+    assert_eq!((status.exit_code, status.reason.as_str()), (137, "ContainerStatusUnknown"));
     client.remove_pod(&sandbox).await.expect("removed");
     bench.assert_clean();
 }

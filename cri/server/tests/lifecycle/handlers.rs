@@ -1,16 +1,15 @@
-//! Pods of other OCI runtimes: runc, as Debian has it.
+//! Pods of other OCI runtimes: runc and crun, as Debian has them.
 
 use std::path::PathBuf;
 
 use berth_cri_proto::v1 as cri;
 use berth_cri_proto::v1::runtime_service_server::RuntimeService;
-use berth_stream::{Streams, TerminalSize};
-use tokio::sync::mpsc;
 use tonic::{Code, Request};
 
-use crate::bench::{Bench, Client, hello, limited, pod, script};
-use crate::cases::{cases, crash_everywhere};
-use crate::sessions::{command, keyboard, rest, screen, shown_until, type_in};
+use crate::bench::{Bench, Client, hello, pod, script};
+use crate::cases::{cases, crash_everywhere, ends_with_reasons};
+use crate::pods::images_as_volumes;
+use crate::sessions::commands_with_terminals;
 
 cases![
     handlers_are_known_by_their_features,
@@ -18,13 +17,17 @@ cases![
     a_runtime_that_went_away_holds_nobody,
     another_runtimes_ends_have_their_reasons,
     another_runtime_gives_terminals,
+    another_runtime_has_images_as_volumes,
     a_restart_adopts_another_runtimes_pod,
     every_crash_of_another_runtime_ends_clean,
 ];
 
-/// What runc keeps of a container while there is one.
-fn state(bench: &Bench, container: &str) -> PathBuf {
-    bench.path("state/oci/runc").join(container).join("state.json")
+const HANDLERS: [&str; 2] = ["runc", "crun"];
+
+/// What a runtime keeps of a container while there is one.
+fn state(bench: &Bench, handler: &str, container: &str) -> PathBuf {
+    let file = if handler == "crun" { "status" } else { "state.json" };
+    bench.path("state/oci").join(handler).join(container).join(file)
 }
 
 fn assert_clean(bench: &Bench) {
@@ -37,7 +40,7 @@ async fn handlers_are_known_by_their_features(bench: Bench) {
     let status = client.service.status(Request::new(cri::StatusRequest::default())).await.expect("a status");
     let handlers = status.into_inner().runtime_handlers;
     let names: Vec<&str> = handlers.iter().map(|handler| handler.name.as_str()).collect();
-    assert_eq!(names, ["", "berth", "fails", "missing", "runc"]);
+    assert_eq!(names, ["", "berth", "crun", "fails", "missing", "runc"]);
     let recursive = |name: &str| {
         let handler = handlers.iter().find(|handler| handler.name == name).expect("it is listed");
         handler.features.as_ref().expect("features").recursive_read_only_mounts
@@ -76,14 +79,21 @@ async fn handlers_are_known_by_their_features(bench: Bench) {
 }
 
 async fn another_runtime_runs_a_pod(bench: Bench) {
+    for handler in HANDLERS {
+        a_pod_runs(&bench, handler).await;
+    }
+}
+
+async fn a_pod_runs(bench: &Bench, handler: &str) {
+    let state = |container: &str| state(bench, handler, container);
     let client = bench.open().await;
-    let sandbox = client.run_with("runc", pod("other")).await.expect("a sandbox");
-    assert_eq!(client.pod_status(&sandbox).await.expect("a status").runtime_handler, "runc");
+    let sandbox = client.run_with(handler, pod("other")).await.expect("a sandbox");
+    assert_eq!(client.pod_status(&sandbox).await.expect("a status").runtime_handler, handler);
     let text = "echo out; echo err >&2; trap 'echo bye; exit 3' TERM; echo on; while :; do sleep 0.05; done";
     let container = client.create(&sandbox, script("c", text)).await.expect("created");
-    assert!(!state(&bench, &container).exists());
+    assert!(!state(&container).exists());
     client.start(&container).await.expect("started");
-    assert!(state(&bench, &container).exists(), "runc has made it");
+    assert!(state(&container).exists(), "{handler} has made it");
     client.said("c", " stdout F on").await;
     let log = client.log("c");
     assert!(log.contains(" stdout F out\n") && log.contains(" stderr F err\n"), "{log}");
@@ -123,11 +133,11 @@ async fn another_runtime_runs_a_pod(bench: Bench) {
     assert_eq!((status.exit_code, status.reason.as_str()), (3, "Error"));
     assert!(client.log("c").contains("bye"), "it got its stop signal");
     client.remove(&container).await.expect("removed");
-    assert!(!state(&bench, &container).exists(), "runc has forgotten it");
+    assert!(!state(&container).exists(), "{handler} has forgotten it");
     let container = client.create(&sandbox, script("d", "exec sleep 1000")).await.expect("created");
     client.start(&container).await.expect("started");
     client.remove_pod(&sandbox).await.expect("removed with what runs in it");
-    assert_clean(&bench);
+    assert_clean(bench);
 }
 
 async fn a_runtime_that_went_away_holds_nobody(bench: Bench) {
@@ -143,7 +153,7 @@ async fn a_runtime_that_went_away_holds_nobody(bench: Bench) {
     let sandbox = client.run_with("runc", pod("left")).await.expect("a sandbox");
     let container = client.create(&sandbox, script("c", "exec sleep 1000")).await.expect("created");
     client.start(&container).await.expect("started");
-    assert!(state(&bench, &container).exists());
+    assert!(state(&bench, "runc", &container).exists());
     std::fs::remove_file(&program).expect("removed");
     client.exec(&container, &["/bin/true"], 10).await.expect_err("there is nobody to do it");
     client.remove_pod(&sandbox).await.expect("removed without its runtime");
@@ -151,63 +161,24 @@ async fn a_runtime_that_went_away_holds_nobody(bench: Bench) {
 }
 
 async fn another_runtimes_ends_have_their_reasons(bench: Bench) {
-    let client = bench.open().await;
-    let sandbox = client.run_with("runc", pod("ends")).await.expect("a sandbox");
-    for n in 0..10 {
-        // It may be over before its runtime has said that it runs.
-        let container = client.create(&sandbox, script(&format!("seven{n}"), "exit 7")).await.expect("created");
-        client.start(&container).await.expect("started");
-        let status = client.exited(&container).await;
-        assert_eq!((status.exit_code, status.reason.as_str()), (7, "Error"));
+    for handler in HANDLERS {
+        ends_with_reasons(&bench, handler).await;
+        assert_clean(&bench);
     }
-    let hungry = script("hungry", "head -c 200m /dev/zero | tail -c 200m > /dev/null; exit 9");
-    let limits = cri::LinuxContainerResources { memory_limit_in_bytes: 32 << 20, ..Default::default() };
-    let container = client.create(&sandbox, limited(hungry, limits)).await.expect("created");
-    client.start(&container).await.expect("started");
-    let status = client.exited(&container).await;
-    assert_eq!(status.reason, "OOMKilled", "{status:?}");
-
-    let mut missing = hello("missing");
-    missing.command = vec!["/no/such/program".to_owned()];
-    let container = client.create(&sandbox, missing).await.expect("created");
-    let error = client.start(&container).await.expect_err("there is no such program");
-    assert!(error.message().contains("OCI runtime failed") && error.message().contains("/no/such/program"), "{error}");
-    let status = client.status(&container).await.expect("a status");
-    assert_eq!((status.exit_code, status.reason.as_str()), (128, "StartError"));
-
-    // A shim that dies takes its containers along.
-    let container = client.create(&sandbox, script("runs", "sleep 1000")).await.expect("created");
-    client.start(&container).await.expect("started");
-    for pid in bench.shims() {
-        std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().expect("kill");
-    }
-    let status = client.exited(&container).await;
-    assert_eq!((status.exit_code, status.reason.as_str()), (137, "ContainerStatusUnknown"));
-    client.remove_pod(&sandbox).await.expect("removed");
-    assert_clean(&bench);
 }
 
 async fn another_runtime_gives_terminals(bench: Bench) {
-    let client = bench.open().await;
-    let sandbox = client.run_with("runc", pod("tty")).await.expect("a sandbox");
-    let config = cri::ContainerConfig { tty: true, ..script("c", "tty; exec sleep 1000") };
-    let container = client.create(&sandbox, config).await.expect("created");
-    client.start(&container).await.expect("started");
-    client.said("c", " stdout F /dev/pts/0").await;
-    let sessions = client.service.sessions();
-    let (keys, stdin) = keyboard();
-    let (mut out, stdout) = screen();
-    let (sizes, resize) = mpsc::channel(4);
-    sizes.send(TerminalSize { width: 91, height: 17 }).await.expect("a size");
-    let streams = Streams { stdin: Some(stdin), stdout: Some(stdout), stderr: None, resize: Some(resize) };
-    let text = "read go; echo $go $TERM; stty size; exit 5";
-    let session = tokio::spawn(async move { sessions.exec(command(&container, text, true), streams).await });
-    type_in(&keys, "go\n");
-    assert!(shown_until(&mut out, "17 91\r\n").await.ends_with("go xterm\r\n17 91\r\n"));
-    assert_eq!(session.await.expect("no panic"), Ok(5));
-    assert_eq!(rest(out).await, "");
-    client.remove_pod(&sandbox).await.expect("removed");
-    assert_clean(&bench);
+    for handler in HANDLERS {
+        commands_with_terminals(&bench, handler).await;
+        assert_clean(&bench);
+    }
+}
+
+async fn another_runtime_has_images_as_volumes(bench: Bench) {
+    for handler in HANDLERS {
+        images_as_volumes(&bench, handler).await;
+        assert_clean(&bench);
+    }
 }
 
 async fn a_restart_adopts_another_runtimes_pod(bench: Bench) {

@@ -114,12 +114,17 @@ pub(crate) async fn containers_share_processes(bench: Bench) {
 }
 
 pub(crate) async fn images_are_volumes(bench: Bench) {
+    images_as_volumes(&bench, "").await;
+}
+
+/// With any handler.
+pub(crate) async fn images_as_volumes(bench: &Bench, handler: &str) {
     const DATA: &str = "berth.test/data:1";
     let client = bench.open().await;
     let layout = Layout::single_binary("data", b"#!/bin/sh\necho ran\n", &ImageConfig::default()).expect("an image");
     client.service.images().import_layout(DATA, layout, false).await.expect("imported");
     let id = client.service.images().find(DATA).expect("it is there").id;
-    let sandbox = client.run(pod("volumes")).await.expect("a sandbox");
+    let sandbox = client.run_with(handler, pod("volumes")).await.expect("a sandbox");
     let mount = |image: &str, sub_path: &str| cri::Mount {
         container_path: "/data".to_owned(),
         readonly: true,

@@ -138,8 +138,17 @@ async fn a_command_is_streamed(bench: Bench) {
 }
 
 async fn a_command_has_a_terminal(bench: Bench) {
+    commands_with_terminals(&bench, "").await;
+}
+
+/// A container's terminal and a command's, with any handler.
+pub(crate) async fn commands_with_terminals(bench: &Bench, handler: &str) {
     let client = bench.open().await;
-    let (sandbox, container) = sleeper(&client, "tty").await;
+    let sandbox = client.run_with(handler, pod("tty")).await.expect("a sandbox");
+    let config = cri::ContainerConfig { tty: true, ..script("c", "tty; exec sleep 1000") };
+    let container = client.create(&sandbox, config).await.expect("created");
+    client.start(&container).await.expect("started");
+    client.said("c", " stdout F /dev/pts/0").await;
     let sessions = client.service.sessions();
     let (keys, stdin) = keyboard();
     let (mut out, stdout) = screen();
@@ -149,7 +158,8 @@ async fn a_command_has_a_terminal(bench: Bench) {
     let text = "read go; echo $go $TERM; stty size; tty; exit 5";
     let session = tokio::spawn(async move { sessions.exec(command(&container, text, true), streams).await });
     type_in(&keys, "go\n");
-    assert_eq!(shown_until(&mut out, "/dev/pts/0\r\n").await, "go\r\ngo xterm\r\n17 91\r\n/dev/pts/0\r\n");
+    // The first one is the container's.
+    assert_eq!(shown_until(&mut out, "/dev/pts/1\r\n").await, "go\r\ngo xterm\r\n17 91\r\n/dev/pts/1\r\n");
     assert_eq!(session.await.expect("no panic"), Ok(5));
     assert_eq!(rest(out).await, "");
     client.remove_pod(&sandbox).await.expect("removed");
