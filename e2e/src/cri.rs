@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::daemon::Daemon;
-use crate::{cni, wait};
+use crate::{cni, paths, wait};
 pub(crate) use client::Client;
 
 /// The runtime's volatile state; in a house it is the scenario's own.
@@ -20,7 +20,38 @@ pub(crate) const STATE: &str = "/run/berth";
 /// How long it may take to listen.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A running `berth cri` with a bridge network. Dropping it stops it; its containers run on.
+/// How a `berth cri` is started.
+#[derive(Debug)]
+pub(crate) struct Start<'a> {
+    pub(crate) program: PathBuf,
+    /// Images, records and the log; may be that of an earlier one.
+    pub(crate) dir: &'a Path,
+    pub(crate) socket: PathBuf,
+    /// The CNI configuration of its pods; `None` where somebody else brings a network.
+    pub(crate) network: Option<String>,
+    pub(crate) log_level: &'a str,
+    /// Where its registries' mirrors are named.
+    pub(crate) registries: Option<&'a Path>,
+    /// Its configuration file.
+    pub(crate) config: Option<&'a Path>,
+}
+
+impl<'a> Start<'a> {
+    /// The program under test in `dir`, with a bridge network.
+    pub(crate) fn new(dir: &'a Path) -> Self {
+        Self {
+            program: paths::berth("berth"),
+            dir,
+            socket: dir.join("cri.sock"),
+            network: Some(cni::network("berth-e2e0", "10.89.0.0/16")),
+            log_level: "warn",
+            registries: None,
+            config: None,
+        }
+    }
+}
+
+/// A running `berth cri`. Dropping it stops it; its containers run on.
 #[derive(Debug)]
 pub(crate) struct Cri {
     daemon: Daemon,
@@ -28,12 +59,10 @@ pub(crate) struct Cri {
 }
 
 impl Cri {
-    /// Starts the program on `dir`, which may be that of an earlier one.
-    pub(crate) fn start(program: &Path, dir: &Path) -> Result<Self> {
-        let conf = dir.join("net.d");
-        fs::create_dir_all(&conf)?;
-        fs::write(conf.join("10-berth.conflist"), cni::network("berth-e2e0", "10.89.0.0/16"))?;
-        let socket = dir.join("cri.sock");
+    /// Starts it and waits until it listens.
+    pub(crate) fn start(start: Start<'_>) -> Result<Self> {
+        let Start { program, dir, socket, network, log_level, registries, config } = start;
+        fs::create_dir_all(dir)?;
         let mut command = Command::new(program);
         command
             .arg("cri")
@@ -41,9 +70,18 @@ impl Cri {
             .arg(format!("unix://{}", socket.display()))
             .arg("--root")
             .arg(dir.join("root"))
-            .args(["--state", STATE, "--log-level", "warn"])
-            .arg("--cni-conf-dir")
-            .arg(&conf);
+            .args(["--state", STATE, "--log-level", log_level]);
+        if let Some(network) = network {
+            let conf = dir.join("net.d");
+            fs::create_dir_all(&conf)?;
+            fs::write(conf.join("10-pods.conflist"), network)?;
+            command.arg("--cni-conf-dir").arg(conf);
+        }
+        for (flag, path) in [("--registry-config-dir", registries), ("--runtime-config", config)] {
+            if let Some(path) = path {
+                command.arg(flag).arg(path);
+            }
+        }
         let mut daemon = Daemon::start("berth cri", &mut command, &dir.join("cri.log"))?;
         wait::until_true("berth cri listens", PATIENCE, || Ok(UnixStream::connect(&socket).is_ok()))
             .map_err(|error| daemon.check().err().unwrap_or(error))?;
@@ -56,6 +94,11 @@ impl Cri {
 
     pub(crate) fn pid(&self) -> u32 {
         self.daemon.pid()
+    }
+
+    /// Fails when it has ended.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        self.daemon.check()
     }
 
     /// SIGKILL.

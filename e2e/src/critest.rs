@@ -16,8 +16,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::bench::Containerd;
+use crate::cri::{Cri, Start};
 use crate::registry::Registry;
-use crate::runtime::Berth;
 use crate::{command, controlplane, daemon, images, paths};
 pub use guest::prepare as prepare_guest;
 use outcome::{Outcome, Outcomes};
@@ -94,7 +94,8 @@ pub fn play(options: &Options) -> Result<()> {
     let start = Instant::now();
     let report = match options.on {
         On::Berth => {
-            let berth = Berth::start(&dir.join("berth"), &certs)?;
+            let own = dir.join("berth");
+            let berth = Cri::start(Start { log_level: "debug", registries: Some(&certs), ..Start::new(&own) })?;
             let report = run(options, berth.socket(), &dir)?;
             berth.stop()?;
             report

@@ -30,7 +30,7 @@ const STAGE: &str = "BERTH_HOUSE";
 const NAME: &str = "BERTH_HOUSE_NAME";
 
 /// Folders that Berth and the CNI convention fix, and that a scenario must not share with the host.
-const OWN_FOLDERS: &[&str] = &["/var/lib/cni", "/var/log", "/etc/cni", "/run"];
+const OWN_FOLDERS: &[&str] = &["/var/lib/berth", "/var/lib/cni", "/var/lib/kubelet", "/var/log", "/etc/cni", "/run"];
 
 /// Runs `prepare` where the caller is (a house has no way to a package registry), then `work` in a house. The program is
 /// executed again with the same arguments, so a caller calls this before it does anything else, on a single thread,

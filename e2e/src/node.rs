@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::controlplane::{ADDRESS, ControlPlane};
+use crate::cri::{Cri, STATE, Start};
 use crate::daemon::Daemon;
 use crate::kube::{self, Kube};
 use crate::{command, http, paths, wait};
@@ -38,7 +39,7 @@ pub struct Node {
     options: Options,
     kubeconfig: PathBuf,
     agent: Option<Daemon>,
-    cri: Option<Daemon>,
+    cri: Option<Cri>,
 }
 
 impl Node {
@@ -50,6 +51,7 @@ impl Node {
         fs::create_dir_all(&options.dir)?;
         let kubeconfig = plane.node_kubeconfig(&options.name)?;
         fs::write(options.dir.join("kubelet.yaml"), kubelet_configuration(&plane.ca()))?;
+        fs::write(options.dir.join("runtime.toml"), "[handlers.runc]\npath = \"/usr/sbin/runc\"\n")?;
         let mut node = Self { options, kubeconfig, agent: None, cri: None };
         if node.options.shape == Shape::Two {
             node.start_cri()?;
@@ -90,7 +92,12 @@ impl Node {
     /// It can't be started.
     pub fn start_agent(&mut self) -> Result<()> {
         let dir = &self.options.dir;
-        let mut command = self.berth("agent");
+        let mut command = Command::new(paths::berth("berth"));
+        command.arg("agent");
+        if self.options.shape == Shape::One {
+            command.arg("--root").arg(self.root()).args(["--state", STATE]);
+            command.arg("--runtime-config").arg(self.runtime_config());
+        }
         command
             .arg("--config")
             .arg(dir.join("kubelet.yaml"))
@@ -113,15 +120,15 @@ impl Node {
     /// # Errors
     /// It can't be started.
     pub fn start_cri(&mut self) -> Result<()> {
-        let mut command = self.berth("cri");
-        command.arg("--listen").arg(self.endpoint());
-        let mut cri = Daemon::start("berth cri", &mut command, &self.options.dir.join("cri.log"))?;
-        let socket = self.socket();
-        wait::until_true("berth cri listens", Duration::from_secs(20), || {
-            Ok(std::os::unix::net::UnixStream::connect(&socket).is_ok())
-        })
-        .map_err(|error| cri.check().err().unwrap_or(error))?;
-        self.cri = Some(cri);
+        let start = Start {
+            socket: self.socket(),
+            // The agent's business.
+            network: None,
+            log_level: "info",
+            config: Some(&self.runtime_config()),
+            ..Start::new(&self.options.dir)
+        };
+        self.cri = Some(Cri::start(start)?);
         Ok(())
     }
 
@@ -158,8 +165,11 @@ impl Node {
     /// One does not end.
     pub fn stop(mut self) -> Result<()> {
         // The runtime first: an agent that is connected to it must not keep it from ending.
-        for daemon in [self.cri.take(), self.agent.take()].into_iter().flatten() {
-            daemon.stop()?;
+        if let Some(cri) = self.cri.take() {
+            cri.stop()?;
+        }
+        if let Some(agent) = self.agent.take() {
+            agent.stop()?;
         }
         Ok(())
     }
@@ -186,20 +196,16 @@ impl Node {
 
     /// Puts a process's own last words beside an error that may follow from them.
     fn explain<T>(&mut self, answer: Result<T>) -> Result<T> {
-        let ended = [&mut self.agent, &mut self.cri].into_iter().flatten().find_map(|daemon| daemon.check().err());
+        let agent = self.agent.as_mut().and_then(|agent| agent.check().err());
+        let ended = agent.or_else(|| self.cri.as_mut().and_then(|cri| cri.check().err()));
         answer.map_err(|error| match ended {
             Some(ended) => error.context(ended.to_string()),
             None => error,
         })
     }
 
-    fn berth(&self, command_name: &str) -> Command {
-        let mut command = Command::new(paths::berth("berth"));
-        command.arg(command_name);
-        if command_name == "cri" || self.options.shape == Shape::One {
-            command.arg("--root").arg(self.root()).args(["--state", "/run/berth"]);
-        }
-        command
+    fn runtime_config(&self) -> PathBuf {
+        self.options.dir.join("runtime.toml")
     }
 
     fn socket(&self) -> PathBuf {

@@ -15,7 +15,7 @@ use super::reference::{Containerd, HANDLERS};
 use super::shim::{self, Lives};
 use super::table::{self, Row};
 use crate::cri::config::UNTIL_TERM;
-use crate::cri::{self, Client, Cri, STATE};
+use crate::cri::{self, Client, Cri, STATE, Start};
 use crate::daemon::Daemon;
 use crate::registry::{self, Registry};
 use crate::{paths, usage, wait};
@@ -113,7 +113,7 @@ pub fn cri(json: bool) -> Result<()> {
 }
 
 async fn measure_berth(dir: &Path, image: &str) -> Result<(Measured, Own)> {
-    let berth = Cri::start(&paths::measured("berth"), dir)?;
+    let berth = Cri::start(Start { program: paths::measured("berth"), ..Start::new(dir) })?;
     let mut client = Client::connect(berth.socket(), image, &dir.join("logs")).await?;
     let mut measured = Box::pin(measure(&mut client)).await.context("berth")?;
     measured.list = Some(Box::pin(list(&mut client)).await?);
@@ -135,7 +135,7 @@ async fn lives(dir: &Path, berth: Cri, image: &str) -> Result<Lives> {
     }
     berth.kill()?;
     let lives = shim::measure(&Path::new(STATE).join("sandboxes").join(&sandbox.id), &containers)?;
-    let berth = Cri::start(&paths::measured("berth"), dir)?;
+    let berth = Cri::start(Start { program: paths::measured("berth"), ..Start::new(dir) })?;
     Client::connect(berth.socket(), image, &logs).await?.remove_sandbox(&sandbox).await?;
     berth.stop()?;
     Ok(lives)

@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use berth_cri_proto::v1 as cri;
 
+use crate::cri::{Cri, Start};
 use crate::leak::{Folders, Picture};
 use crate::registry::Registry;
-use crate::runtime::{Berth, Client};
+use crate::runtime::Client;
 use crate::{http, images, paths, wait};
 
 const REGISTRY: &str = "127.0.0.1:5000";
@@ -27,7 +28,8 @@ pub fn play() -> Result<()> {
     let registry = Registry::start(&dir.join("registry"), REGISTRY)?;
     images::push(&registry)?;
     let certs = images::mirror(&dir, registry.address())?;
-    let berth = Berth::start(&dir.join("berth"), &certs)?;
+    let own = dir.join("berth");
+    let berth = Cri::start(Start { log_level: "debug", registries: Some(&certs), ..Start::new(&own) })?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Not the name by which any of its tags is known.
     let digest = registry.push_index("k8s-staging-cri-tools/by-digest:1", &images::httpd()?)?;
@@ -38,8 +40,8 @@ pub fn play() -> Result<()> {
     Ok(())
 }
 
-async fn tell(berth: &Berth, digest: &str) -> Result<()> {
-    let mut client = berth.connect().await?;
+async fn tell(berth: &Cri, digest: &str) -> Result<()> {
+    let mut client = Client::connect(berth.socket()).await?;
     // The bridge stays, once it is there.
     Box::pin(run_once(&mut client, TWINS[0])).await?;
     client.remove(TWINS[0]).await?;

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tokio::task::JoinSet;
 
-use crate::cri::{self, Client, Cri, config};
+use crate::cri::{self, Client, Cri, Start, config};
 use crate::leak::Picture;
 use crate::registry::{self, Registry};
 use crate::{command, paths};
@@ -86,7 +86,7 @@ pub fn play(options: Options) -> Result<()> {
 }
 
 async fn tell(scene: &Scene, options: Options, seed: u64) -> Result<()> {
-    let cri = Cri::start(&paths::berth("berth"), &scene.dir)?;
+    let cri = Cri::start(Start::new(&scene.dir))?;
     Box::pin(warm_up(scene, &cri)).await?;
     let folders = cri::folders(&scene.dir);
     let before = Picture::take(&folders)?;

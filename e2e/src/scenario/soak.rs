@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tokio::task::JoinSet;
 
-use crate::cri::{self, Client, Cri, config};
+use crate::cri::{self, Client, Cri, Start, config};
 use crate::leak::Picture;
 use crate::registry::{self, Registry};
 use crate::usage::{self, Usage};
@@ -84,7 +84,7 @@ pub fn play(times: usize) -> Result<()> {
 }
 
 async fn tell(dir: &Path, image: &str, times: usize) -> Result<()> {
-    let cri = Cri::start(&paths::berth("berth"), dir)?;
+    let cri = Cri::start(Start::new(dir))?;
     let client = Client::connect(cri.socket(), image, &dir.join("logs")).await?;
     let mut scene = Scene { dir: dir.to_owned(), cri, client, start: Instant::now(), lived: 0 };
     scene.client.pull().await?;

@@ -1,15 +1,14 @@
 //! The kubelet and `berth cri`, as two processes.
 
 use std::fs;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::Statistics;
 use crate::controlplane::ADDRESS;
+use crate::cri::{Cri, Start};
 use crate::daemon::Daemon;
 use crate::kube::{self, Kube};
 use crate::scenario::Stage;
@@ -23,27 +22,17 @@ pub(super) struct Node {
     name: String,
     dir: PathBuf,
     kubelet: Daemon,
-    cri: Daemon,
+    cri: Cri,
 }
 
 impl Node {
     /// Starts both.
     pub(super) fn start(stage: &Stage, name: &str, statistics: Statistics) -> Result<Self> {
         let dir = stage.dir().join(name);
-        fs::create_dir_all(dir.join("net.d"))?;
-        fs::write(dir.join("net.d/10-bridge.conflist"), network())?;
-        let socket = dir.join("cri.sock");
-        let mut command = Command::new(paths::berth("berth"));
-        command.arg("cri").arg("--listen").arg(format!("unix://{}", socket.display()));
-        command.arg("--root").arg(dir.join("root")).args(["--state", "/run/berth"]);
-        command.arg("--cni-conf-dir").arg(dir.join("net.d"));
-        let mut cri = Daemon::start("berth cri", &mut command, &dir.join("cri.log"))?;
-        wait::until_true("berth cri listens", Duration::from_secs(20), || Ok(UnixStream::connect(&socket).is_ok()))
-            .map_err(|error| cri.check().err().unwrap_or(error))?;
-
+        let cri = Cri::start(Start { network: Some(network()), log_level: "info", ..Start::new(&dir) })?;
         let kubeconfig = stage.plane().node_kubeconfig(name)?;
         let config = dir.join("kubelet.yaml");
-        fs::write(&config, configuration(&stage.plane().ca(), &socket, &dir, statistics))?;
+        fs::write(&config, configuration(&stage.plane().ca(), cri.socket(), &dir, statistics))?;
         let mut command = Command::new(paths::control_plane_bin().join("kubelet"));
         command.arg("--config").arg(&config).arg("--kubeconfig").arg(kubeconfig);
         command.args(["--hostname-override", name, "--node-ip", ADDRESS]);
