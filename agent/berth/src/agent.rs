@@ -19,6 +19,7 @@ use berth_kube::{AccessReview, Client, ClusterObjects, Health, NodeOptions, Toke
 use berth_manifest::config::{self, Authorization, KubeletConfig};
 use berth_manifest::folder::Folder;
 use berth_pods::{Config, Cri, NodeFacts, Pods, Source};
+use k8s_openapi::api::core::v1::{NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures};
 use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::clear::clear;
@@ -84,7 +85,7 @@ async fn work(
     .await?;
     let (client, mut credible) = (credentials.client(), credentials.report());
     let serving = serving_certificate(options, configuration, &client)?;
-    let (health, healthy) = watch::channel(health_of(cri).await);
+    let (health, healthy) = watch::channel(health_of(cri, Health::default()).await);
     let registered = watch::Sender::new(false);
     let fixed = AgentState {
         version: VERSION.to_owned(),
@@ -311,10 +312,16 @@ fn node_options(options: &Agent, configuration: &Configuration, runtime_version:
     }
 }
 
-async fn health_of(cri: &Cri) -> Health {
+/// What a runtime that is down has said before still counts, its problem aside.
+async fn health_of(cri: &Cri, before: Health) -> Health {
+    let Health { mut handlers, mut features, .. } = before;
     let problem = match cri.status(StatusRequest::default()).await {
         Err(status) => Some(format!("container runtime is down: {}", status.message())),
         Ok(answer) => {
+            handlers = answer.runtime_handlers.into_iter().map(handler).collect();
+            features = answer
+                .features
+                .map(|features| NodeFeatures { supplemental_groups_policy: Some(features.supplemental_groups_policy) });
             let conditions = answer.status.unwrap_or_default().conditions;
             let unready: Vec<_> = conditions
                 .iter()
@@ -329,14 +336,27 @@ async fn health_of(cri: &Cri) -> Health {
             (!unready.is_empty()).then(|| unready.join("; "))
         }
     };
-    Health { problem }
+    Health { problem, handlers, features }
+}
+
+/// In the words of a Node's status (`kubernetes@v1.37.2:pkg/kubelet/nodestatus/setters.go#RuntimeHandlers`).
+fn handler(handler: berth_cri_proto::v1::RuntimeHandler) -> NodeRuntimeHandler {
+    let features = handler.features.unwrap_or_default();
+    NodeRuntimeHandler {
+        name: Some(handler.name),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(features.recursive_read_only_mounts),
+            user_namespaces: Some(features.user_namespaces),
+        }),
+    }
 }
 
 async fn keep_health(cri: Cri, sender: watch::Sender<Health>) {
     loop {
         let ready = sender.borrow().problem.is_none();
         tokio::time::sleep(if ready { HEALTH_READY } else { HEALTH }).await;
-        let health = health_of(&cri).await;
+        let known = sender.borrow().clone();
+        let health = health_of(&cri, known).await;
         sender.send_if_modified(|known| {
             let changed = *known != health;
             *known = health;

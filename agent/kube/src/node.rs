@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{Node as NodeObject, NodeStatus, Taint};
+use k8s_openapi::api::core::v1::{Node as NodeObject, NodeFeatures, NodeRuntimeHandler, NodeStatus, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -55,11 +55,15 @@ pub struct NodeOptions {
     pub lease: Duration,
 }
 
-/// Whether the node can take pods.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What the runtime says: whether the node can take pods, and which.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Health {
     /// What keeps it from it, for people: the runtime's or the network's own words.
     pub problem: Option<String>,
+    /// `status.runtimeHandlers`.
+    pub handlers: Vec<NodeRuntimeHandler>,
+    /// `status.features`; `None` where the runtime does not say.
+    pub features: Option<NodeFeatures>,
 }
 
 /// Why the node could not be registered.
@@ -226,6 +230,8 @@ fn ours(status: &NodeStatus) -> NodeStatus {
         conditions: Some(names.into_iter().filter_map(of).collect()),
         daemon_endpoints: status.daemon_endpoints.clone(),
         node_info: status.node_info.clone(),
+        runtime_handlers: status.runtime_handlers.clone(),
+        features: status.features.clone(),
         ..NodeStatus::default()
     }
 }

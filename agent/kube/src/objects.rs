@@ -1,7 +1,7 @@
 //! What pods refer to, from the API server: fetched on the first reference, watched from then on.
 //!
 //! One watch per object that a pod of this node refers to, as the node authorizer allows no more. An object is forgotten
-//! when no pod refers to it any longer ([`ClusterObjects::retain`]). Services are the one list that is watched whole.
+//! when no pod refers to it any longer ([`ClusterObjects::retain`]). Services and runtime classes are watched whole.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -14,6 +14,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service, ServiceAccount};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::api::PostParams;
 use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -38,11 +39,15 @@ const FORBIDDEN_LONGEST: Duration = Duration::from_millis(320);
 pub struct ClusterObjects {
     client: Cluster,
     shared: Arc<Shared>,
-    services: Mutex<Option<watch::Receiver<Option<Services>>>>,
+    services: List<Service>,
+    classes: List<RuntimeClass>,
 }
 
-/// By namespace and name.
-type Services = Arc<BTreeMap<(String, String), Arc<Service>>>;
+/// By namespace, which may be empty, and name.
+type All<K> = Arc<BTreeMap<(String, String), Arc<K>>>;
+
+/// A list that is watched from the first question on; `None` inside until it was read once.
+type List<K> = Mutex<Option<watch::Receiver<Option<All<K>>>>>;
 
 #[derive(Debug)]
 struct Shared {
@@ -86,6 +91,12 @@ trait Named:
     fn cache(shared: &Shared) -> &Mutex<Cache<Self>>;
 }
 
+/// The kinds that are watched whole.
+trait Listed: Resource<DynamicType = ()> + Clone + fmt::Debug + DeserializeOwned + Send + Sync + 'static {}
+
+impl Listed for Service {}
+impl Listed for RuntimeClass {}
+
 impl Named for ConfigMap {
     const KIND: Kind = Kind::ConfigMap;
 
@@ -111,7 +122,12 @@ impl ClusterObjects {
     pub fn new(client: Client) -> Self {
         let shared =
             Shared { changes: broadcast::Sender::new(256), config_maps: Mutex::default(), secrets: Mutex::default() };
-        Self { client: Cluster(client), shared: Arc::new(shared), services: Mutex::new(None) }
+        Self {
+            client: Cluster(client),
+            shared: Arc::new(shared),
+            services: Mutex::new(None),
+            classes: Mutex::new(None),
+        }
     }
 
     /// Forgets every object that is not among `referred`, and ends its watch.
@@ -140,15 +156,16 @@ impl ClusterObjects {
         entry.object.clone().ok_or_else(|| not_found(K::KIND, namespace, name))
     }
 
-    /// The list of all services, watched from the first question on.
-    fn service_list(&self) -> watch::Receiver<Option<Services>> {
-        let mut list = lock(&self.services);
-        list.get_or_insert_with(|| {
+    /// All objects of a kind that is watched whole. Waits for the first reading.
+    async fn all<K: Listed>(&self, list: &List<K>) -> Option<All<K>> {
+        let follow = || {
             let (sender, receiver) = watch::channel(None);
-            tokio::spawn(follow_services(Api::all(self.client.0.clone()), sender));
+            tokio::spawn(follow_all(Api::all(self.client.0.clone()), sender));
             receiver
-        })
-        .clone()
+        };
+        let mut list = lock(list).get_or_insert_with(follow).clone();
+        let read = timeout(PATIENCE, list.wait_for(Option::is_some)).await;
+        read.ok()?.ok()?.clone()
     }
 }
 
@@ -196,28 +213,28 @@ async fn follow<K: Named>(shared: Arc<Shared>, api: Api<K>, key: (String, String
     }
 }
 
-async fn follow_services(api: Api<Service>, sender: watch::Sender<Option<Services>>) {
+async fn follow_all<K: Listed>(api: Api<K>, sender: watch::Sender<Option<All<K>>>) {
     let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
-    let mut services = BTreeMap::new();
+    let mut objects = BTreeMap::new();
     let mut complete = false;
-    let key = |service: &Service| {
-        (service.metadata.namespace.clone().unwrap_or_default(), service.metadata.name.clone().unwrap_or_default())
+    let key = |object: &K| {
+        (object.meta().namespace.clone().unwrap_or_default(), object.meta().name.clone().unwrap_or_default())
     };
     loop {
         match events.try_next().await {
             Ok(Some(Event::Init)) => {
-                services.clear();
+                objects.clear();
                 complete = false;
             }
-            Ok(Some(Event::InitApply(service) | Event::Apply(service))) => {
-                services.insert(key(&service), Arc::new(stripped(service)));
+            Ok(Some(Event::InitApply(object) | Event::Apply(object))) => {
+                objects.insert(key(&object), Arc::new(stripped(object)));
             }
-            Ok(Some(Event::Delete(service))) => drop(services.remove(&key(&service))),
+            Ok(Some(Event::Delete(object))) => drop(objects.remove(&key(&object))),
             Ok(Some(Event::InitDone)) => complete = true,
             Ok(None) => sleep(Duration::from_secs(1)).await,
-            Err(error) => tracing::warn!(%error, "the watch of services broke; it is made again"),
+            Err(error) => tracing::warn!(kind = %K::plural(&()), %error, "a watch of all broke; it is made again"),
         }
-        if complete && sender.send(Some(Arc::new(services.clone()))).is_err() {
+        if complete && sender.send(Some(Arc::new(objects.clone()))).is_err() {
             return;
         }
     }
@@ -324,17 +341,31 @@ impl Objects for ClusterObjects {
     }
 
     async fn services(&self, namespace: &str) -> Result<Vec<Arc<Service>>, ObjectError> {
-        let mut list = self.service_list();
-        let unavailable = || ObjectError::Unavailable {
+        let services = self.all(&self.services).await.ok_or_else(|| ObjectError::Unavailable {
             kind: Kind::Service,
             namespace: namespace.to_owned(),
             name: "*".to_owned(),
             reason: "services have not yet been read at least once".to_owned(),
-        };
-        let read = timeout(PATIENCE, list.wait_for(Option::is_some)).await;
-        let Ok(Ok(services)) = read else { return Err(unavailable()) };
-        let Some(services) = services.as_ref() else { return Err(unavailable()) };
+        })?;
         Ok(services.iter().filter(|((of, _), _)| of == namespace).map(|(_, service)| service.clone()).collect())
+    }
+
+    /// One that was made a moment ago, for the pod that names it, may have been listed before that: where the list has
+    /// none, it is asked for by its name.
+    async fn runtime_class(&self, name: &str) -> Result<Arc<RuntimeClass>, ObjectError> {
+        let kind = Kind::RuntimeClass;
+        let classes = self.all(&self.classes).await.ok_or_else(|| ObjectError::Unavailable {
+            kind,
+            namespace: String::new(),
+            name: name.to_owned(),
+            reason: "runtime classes have not yet been read at least once".to_owned(),
+        })?;
+        if let Some(class) = classes.get(&(String::new(), name.to_owned())) {
+            return Ok(class.clone());
+        }
+        let api: Api<RuntimeClass> = Api::all(self.client.0.clone());
+        let class = asked(kind, "", name, || api.get_opt(name)).await?;
+        class.map(Arc::new).ok_or_else(|| not_found(kind, "", name))
     }
 
     fn changes(&self) -> broadcast::Receiver<Change> {

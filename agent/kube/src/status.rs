@@ -82,6 +82,8 @@ pub(crate) fn status(
             system_uuid: machine.system_uuid.clone(),
             ..NodeSystemInfo::default()
         }),
+        runtime_handlers: Some(health.handlers.clone()).filter(|handlers| !handlers.is_empty()),
+        features: health.features.clone(),
         ..NodeStatus::default()
     }
 }
@@ -154,6 +156,8 @@ pub(crate) fn patch(status: &NodeStatus) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::{NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures};
+
     use super::*;
 
     fn at(text: &str) -> Time {
@@ -188,11 +192,35 @@ mod tests {
             (Some(&early), Some(&late))
         );
 
-        let ill = Health { problem: Some("network plugin not ready".to_owned()) };
+        let ill = Health { problem: Some("network plugin not ready".to_owned()), ..Health::default() };
         let third = status(&options(), &machine, &ill, &before, &late);
         assert!(!is_same(&first, &third));
         let ready = third.conditions.as_ref().expect("conditions").last().expect("Ready");
         assert_eq!((ready.status.as_str(), ready.last_transition_time.as_ref()), ("False", Some(&late)));
+    }
+
+    #[test]
+    fn handlers_are_told_with_what_they_can() {
+        let handler = |name: &str, users| NodeRuntimeHandler {
+            name: Some(name.to_owned()),
+            features: Some(NodeRuntimeHandlerFeatures {
+                recursive_read_only_mounts: Some(true),
+                user_namespaces: Some(users),
+            }),
+        };
+        let machine = Machine { architecture: "amd64", ..Machine::default() };
+        let now = at("2026-11-24T04:00:00Z");
+        let features = Some(NodeFeatures { supplemental_groups_policy: Some(true) });
+        let health = Health { handlers: vec![handler("", true), handler("runc", false)], features, problem: None };
+        let told = status(&options(), &machine, &health, &[], &now);
+        assert!(!is_same(&told, &status(&options(), &machine, &Health::default(), &[], &now)));
+        let patch = patch(&told);
+        let expected = json!([
+            {"name": "", "features": {"recursiveReadOnlyMounts": true, "userNamespaces": true}},
+            {"name": "runc", "features": {"recursiveReadOnlyMounts": true, "userNamespaces": false}},
+        ]);
+        assert_eq!(patch["status"]["runtimeHandlers"], expected);
+        assert_eq!(patch["status"]["features"], json!({"supplementalGroupsPolicy": true}));
     }
 
     #[test]

@@ -214,25 +214,43 @@ async fn create_sandbox(job: Job, attempt: u32) -> Result<Fact, Trouble> {
         job.shared.event(&job.pod, None, Warning, "FailedCreatePodSandBox", message.clone());
         Trouble::new("FailedCreatePodSandBox", message)
     };
+    let handler = runtime_handler(&job).await.map_err(&failed)?;
     if users::wanted(job.pod.spec.as_ref()) {
-        check_users(&job).await.map_err(&failed)?;
+        check_users(&job, &handler).await.map_err(&failed)?;
     }
     let users = own_users(&job).await.map_err(&failed)?;
     let config = job.shared.sandbox_config(&job.pod, attempt, users).map_err(&failed)?;
-    let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
+    let request = cri::RunPodSandboxRequest { config: Some(config), runtime_handler: handler };
     let made = call(2 * PATIENCE, job.shared.cri.run_pod_sandbox(request)).await;
     made.map(|response| Fact::Sandbox(response.pod_sandbox_id)).map_err(|status| failed(words(&status)))
 }
 
-/// Whether the runtime can give pods users of their own.
-async fn check_users(job: &Job) -> Result<(), String> {
+/// Which of the runtime's handlers the pod's RuntimeClass names; empty for the default one
+/// (`kubernetes@v1.37.2:pkg/kubelet/runtimeclass/runtimeclass_manager.go#LookupRuntimeHandler`).
+async fn runtime_handler(job: &Job) -> Result<String, String> {
+    let name = job.pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref()).unwrap_or_default();
+    if name.is_empty() {
+        return Ok(String::new());
+    }
+    match job.shared.objects.runtime_class(name).await {
+        Ok(class) => Ok(class.handler.clone()),
+        Err(error @ ObjectError::NotFound { .. }) => Err(error.to_string()),
+        Err(error) => Err(format!("failed to lookup RuntimeClass {name}: {error}")),
+    }
+}
+
+/// Whether the runtime can give pods of a handler users of their own.
+async fn check_users(job: &Job, name: &str) -> Result<(), String> {
     let status = call(PATIENCE, job.shared.cri.status(cri::StatusRequest::default())).await;
     let handlers = status.map_err(|status| words(&status))?.runtime_handlers;
-    let default = handlers.iter().find(|handler| handler.name.is_empty());
-    if default.and_then(|handler| handler.features).is_some_and(|features| features.user_namespaces) {
+    let handler = handlers.iter().find(|handler| handler.name == name);
+    if handler.and_then(|handler| handler.features).is_some_and(|features| features.user_namespaces) {
         return Ok(());
     }
-    Err("hostUsers: false: the container runtime has no user namespaces for pods on this node".to_owned())
+    Err(match name {
+        "" => "hostUsers: false: the container runtime has no user namespaces for pods on this node".to_owned(),
+        name => format!("hostUsers: false: the handler {name:?} has no user namespaces for pods on this node"),
+    })
 }
 
 /// The pod's own users, if it asks for such.

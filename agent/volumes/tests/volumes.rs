@@ -17,6 +17,7 @@ use berth_volumes::{
 };
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use serde_json::json;
 use tokio::sync::broadcast;
 
@@ -93,6 +94,11 @@ impl Objects for Cluster {
 
     async fn services(&self, _: &str) -> Result<Vec<Arc<Service>>, ObjectError> {
         Ok(Vec::new())
+    }
+
+    async fn runtime_class(&self, name: &str) -> Result<Arc<RuntimeClass>, ObjectError> {
+        let kind = Kind::RuntimeClass;
+        Err(ObjectError::NotFound { kind, namespace: String::new(), name: name.to_owned() })
     }
 
     fn changes(&self) -> broadcast::Receiver<Change> {

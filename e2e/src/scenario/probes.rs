@@ -1,4 +1,7 @@
-//! A pod whose probes, hooks and sidecar are driven from outside: what the kubelet would make of it, Berth does.
+//! A pod whose probes, hooks and sidecar are driven from outside, and pods of other runtimes: what the kubelet would make
+//! of them, Berth does.
+
+mod classes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,7 +45,8 @@ pub fn play() -> Result<()> {
     let folder = stage.dir().join("levers");
     fs::create_dir(&folder)?;
     let mut node = stage.node(NODE, Shape::One)?;
-    let story = tell(&stage, &kube, &mut node, &Levers(folder));
+    let story = tell(&stage, &kube, &mut node, &Levers(folder))
+        .and_then(|()| classes::tell(&stage, &kube, NODE, &stage.registry().name(registry::BUSYBOX)));
     if story.is_err() {
         eprintln!("{}", node.end_of_logs());
     }

@@ -40,7 +40,7 @@ pub static POD_SPEC: Type = kind(
         ("resourceClaims", Refused),
         ("resources", Refused),
         ("restartPolicy", Done),
-        ("runtimeClassName", Refused),
+        ("runtimeClassName", Done),
         ("schedulerName", Done),
         ("schedulingGates", Done), // gone before a node sees the pod
         ("schedulingGroup", Done),

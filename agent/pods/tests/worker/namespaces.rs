@@ -83,6 +83,17 @@ async fn each_pod_has_ids_of_its_own_until_nothing_of_it_is_left() {
     assert!(!record("five").exists());
 }
 
+/// Without a cluster there are no classes; by the default handler such a pod must not run.
+#[tokio::test]
+async fn a_pod_of_an_unknown_class_waits() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let runtime = Runtime::new();
+    let node = Node::start(&runtime, config(folder.path())).await;
+    node.set(json!({"runtimeClassName": "sealed", "containers": [{"name": "c", "image": "web:1"}]}));
+    until("told", || node.told.has_event_about("FailedCreatePodSandBox", "lookup RuntimeClass sealed")).await;
+    assert_eq!(runtime.count("run_pod_sandbox"), 0);
+}
+
 #[tokio::test]
 async fn a_runtime_without_user_namespaces_is_not_asked() {
     let folder = tempfile::tempdir().expect("a folder");
