@@ -189,6 +189,8 @@ fn a_paused_container_stands_still() {
         stage.wait_for("output", || !made.out().is_empty());
         stage.call(&["pause", &id]).ok();
         assert_eq!(stage.status(&id), "paused");
+        // What was said before is still on its way for a moment.
+        std::thread::sleep(std::time::Duration::from_millis(100));
         let before = made.out().len();
         std::thread::sleep(std::time::Duration::from_millis(100));
         assert_eq!(made.out().len(), before);
