@@ -16,7 +16,6 @@ const NEEDED: &[(&str, &str)] = &[
     ("busybox-static", "/bin/busybox"),
     ("ca-certificates", "/etc/ssl/certs"),
     ("criu", "/usr/sbin/criu"),
-    ("crun", "/usr/bin/crun"),
     ("docker-registry", "docker-registry"),
     ("dpkg-dev", "dpkg-source"),
     ("e2fsprogs", "mke2fs"),

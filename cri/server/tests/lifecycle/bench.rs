@@ -139,12 +139,7 @@ impl Bench {
 /// Other runtimes than the built-in one: one that there is, one that fails and one that is missing.
 fn handlers() -> Handlers {
     let handler = |name: &str, path: &str| (name.to_owned(), Handler { path: path.into(), args: Vec::new() });
-    let others = [
-        handler("runc", "/usr/sbin/runc"),
-        handler("crun", "/usr/bin/crun"),
-        handler("fails", "/bin/false"),
-        handler("missing", "/no/such"),
-    ];
+    let others = [handler("runc", "/usr/sbin/runc"), handler("fails", "/bin/false"), handler("missing", "/no/such")];
     Handlers { others: BTreeMap::from(others), ..Handlers::default() }
 }
 
