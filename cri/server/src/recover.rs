@@ -54,6 +54,12 @@ struct Adoption {
     news: mpsc::UnboundedReceiver<News>,
 }
 
+/// What a shim says that it holds, and what it says from then on.
+type Greeted = (Vec<Held>, mpsc::UnboundedReceiver<News>);
+
+/// Sandboxes that are to be adopted.
+type Live = Vec<(SandboxRecord, SandboxState)>;
+
 /// Sandboxes to be taken down, with their records where these can be understood.
 type Undo = BTreeMap<String, Option<SandboxRecord>>;
 
@@ -101,8 +107,8 @@ pub(crate) async fn recover(runtime: &Arc<Runtime>) -> Result<(), OpenError> {
 }
 
 /// Every sandbox, judged by its record: those that are live, and those to be taken down.
-fn sandboxes(runtime: &Runtime) -> Result<(Vec<(SandboxRecord, SandboxState)>, Undo), OpenError> {
-    let (mut live, mut undo) = (Vec::new(), Undo::new());
+fn sandboxes(runtime: &Runtime) -> Result<(Live, Undo), OpenError> {
+    let (mut live, mut undo) = (Live::new(), Undo::new());
     for id in folders(&runtime.places.sandboxes())? {
         clean_temporaries(&runtime.places.sandbox(&id));
         let stamped = load::<SandboxRecord>(&runtime.places.sandbox_record(&id));
@@ -118,11 +124,7 @@ fn sandboxes(runtime: &Runtime) -> Result<(Vec<(SandboxRecord, SandboxState)>, U
 }
 
 /// A live sandbox with what its shim holds and says from then on; `None` where it has none (any more).
-async fn adopt(
-    runtime: &Arc<Runtime>,
-    record: SandboxRecord,
-    state: SandboxState,
-) -> (Arc<Sandbox>, Option<(Vec<Held>, mpsc::UnboundedReceiver<News>)>) {
+async fn adopt(runtime: &Arc<Runtime>, record: SandboxRecord, state: SandboxState) -> (Arc<Sandbox>, Option<Greeted>) {
     let SandboxState::Ready { shim: pid, shim_started, .. } = state else {
         return (Arc::new(Sandbox::new(record, state, None)), None);
     };

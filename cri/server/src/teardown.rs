@@ -56,13 +56,13 @@ pub(crate) async fn stop_container(
 async fn end_container(runtime: &Arc<Runtime>, container: &Arc<Container>, grace: Duration) -> Result<(), Unended> {
     runtime.operations.pass(&container.id, "start").await;
     if !container.is_running() {
-        return Ok(settled(runtime, container).await);
+        return settled(runtime, container).await;
     }
     if !grace.is_zero()
         && signal(runtime, container, container.record.stop_signal).await?
         && tokio::time::timeout(grace, container.ended()).await.is_ok()
     {
-        return Ok(settled(runtime, container).await);
+        return settled(runtime, container).await;
     }
     let heard = signal(runtime, container, SIGKILL).await?;
     let (work, cgroup) = (Arc::clone(runtime), container.record.cgroup.clone());
@@ -73,7 +73,7 @@ async fn end_container(runtime: &Arc<Runtime>, container: &Arc<Container>, grace
         return Err(Unended::Silent);
     }
     if tokio::time::timeout(DEATH, container.ended()).await.is_ok() || exits::settle_by_record(runtime, container) {
-        return Ok(settled(runtime, container).await);
+        return settled(runtime, container).await;
     }
     Err(Unended::Status(Status::deadline_exceeded(format!(
         "container {:?} does not die: it was sent SIGKILL {} s ago",
@@ -83,8 +83,9 @@ async fn end_container(runtime: &Arc<Runtime>, container: &Arc<Container>, grace
 }
 
 /// Waits until what follows a container's end is done.
-async fn settled(runtime: &Runtime, container: &Container) {
+async fn settled<E>(runtime: &Runtime, container: &Container) -> Result<(), E> {
     runtime.operations.pass(&container.id, "settle").await;
+    Ok(())
 }
 
 /// Whether the shim took it; one that does not answer is no error here, since there are other ways to end a container.
@@ -187,7 +188,7 @@ async fn end_silent(runtime: &Arc<Runtime>, sandbox: &Arc<Sandbox>) -> Result<()
                 DEATH.as_secs()
             ))
         })?;
-        settled(runtime, &container).await;
+        settled::<Status>(runtime, &container).await?;
     }
     Ok(())
 }
