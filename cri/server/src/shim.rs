@@ -1,5 +1,4 @@
 //! A sandbox's shim, as the runtime holds it: a process and a connection.
-
 //!
 //! The process alone says when a shim is gone. A connection may end before: a shim drops a client that does not read, and
 //! ours breaks when descriptors or memory are short. Then another one is made, and the shim says anew what it holds.
