@@ -19,14 +19,14 @@ static STARTED_WITH: OnceLock<Rlimit> = OnceLock::new();
 /// What setrlimit(2) answers.
 pub fn raise_descriptor_limit() -> io::Result<()> {
     let before = getrlimit(Resource::Nofile);
-    let _first = STARTED_WITH.set(before.clone());
+    let _first = STARTED_WITH.set(before);
     Ok(setrlimit(Resource::Nofile, Rlimit { current: before.maximum, ..before })?)
 }
 
 /// Gives a shim that has no children yet, which is what containers inherit from, the limit from before.
 pub(crate) fn restore(shim: i32) -> io::Result<()> {
     if let Some(before) = STARTED_WITH.get() {
-        prlimit(Pid::from_raw(shim), Resource::Nofile, before.clone())?;
+        prlimit(Pid::from_raw(shim), Resource::Nofile, *before)?;
     }
     Ok(())
 }

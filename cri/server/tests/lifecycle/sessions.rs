@@ -447,6 +447,19 @@ async fn ports_that_do_not_accept_hold_nobody(bench: Bench) {
         let (sessions, sandbox) = (sessions.clone(), sandbox.clone());
         forwards.spawn(async move { sessions.port_forward(&sandbox, 7070, (keyboard().1, screen().1)).await });
     }
+    // So many wait for the server's answer to their first packet (SYN_SENT) that the others wait for these.
+    let namespace = berth_sys::netns::open(&bench.path("state/netns").join(&sandbox)).expect("a namespace");
+    let knocking = || {
+        let table = namespace.run(|| std::fs::read_to_string("/proc/thread-self/net/tcp"));
+        let table = table.expect("entered").expect("a table");
+        table.lines().filter(|line| line.split_whitespace().nth(3) == Some("02")).count()
+    };
+    let full = async {
+        while knocking() < 60 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, full).await.expect("connections wait");
     tokio::time::sleep(Duration::from_millis(500)).await;
     // Needs threads that may block.
     assert_eq!(client.exec(&container, &["/bin/true"], 0).await.expect("ran").exit_code, 0);
