@@ -126,6 +126,7 @@ fn hold(descriptors: Vec<OwnedFd>) -> i32 {
 /// Process 1: it reaps what is orphaned in its namespace, and nothing else. Whoever may look into it from a container
 /// finds an empty folder as its root, no capability, no descriptor that leads anywhere, and a process that can read that
 /// one pipe and leave: a tracer who makes it call anything else ends the pod.
+#[expect(clippy::needless_pass_by_value, reason = "what a fork runs owns its descriptors")]
 fn init(descriptors: Vec<OwnedFd>) -> i32 {
     let Some(life) = descriptors.first() else { return 1 };
     let mut word = [0];
