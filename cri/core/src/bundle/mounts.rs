@@ -190,6 +190,8 @@ impl Words {
             "bind" | "rbind" => self.recursive_bind |= word == "rbind",
             "idmap" | "ridmap" => self.ids = Some(word == "ridmap"),
             "tmpcopyup" => self.copy_up = true,
+            // Of the whole tree it means as little as of one mount.
+            "rnorelatime" => {}
             _ if WITHOUT_MEANING.contains(&word) => {}
             _ => {
                 if let Some(flags) = lower::propagation(word) {

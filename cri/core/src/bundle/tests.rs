@@ -160,7 +160,7 @@ fn namespaces_are_new_or_entered() {
     let field = refused(|spec| spec["linux"]["namespaces"] = json!([{ "type": "mount" }, { "type": "user" }])).field;
     assert_eq!(field, "linux.uidMappings");
     let mount = json!([{ "type": "mount", "path": "/proc/1/ns/mnt" }, { "type": "pid" }]);
-    assert_eq!(refused(|spec| spec["linux"]["namespaces"] = mount).field, "linux.namespaces");
+    assert_eq!(refused(|spec| spec["linux"]["namespaces"] = mount).field, "linux.namespaces[0].path");
 }
 
 fn settings(layout: &CgroupLayout, resources: Value) -> Result<Vec<(String, String)>, String> {

@@ -176,9 +176,11 @@ impl Model {
                 self.seen.containers.insert(0, made);
             }
             Step::StartContainer { id, .. } => {
-                let alive = self.seen.ready_sandbox().is_some();
+                let ready = self.seen.ready_sandbox().map(|sandbox| sandbox.id.clone());
                 let now = self.now;
-                for container in self.seen.containers.iter_mut().filter(|c| c.id == *id && alive) {
+                // What has died with its sandbox is not started, whichever sandbox has come since.
+                let starts = |c: &SeenContainer| c.id == *id && c.may_run() && ready.as_ref() == Some(&c.sandbox);
+                for container in self.seen.containers.iter_mut().filter(|c| starts(c)) {
                     container.state = State::Running { started: now };
                 }
             }
