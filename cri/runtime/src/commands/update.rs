@@ -132,7 +132,7 @@ fn bytes(text: &str) -> Option<i64> {
         "t" => 40,
         _ => return None,
     };
-    digits.parse::<i64>().ok()?.checked_mul(1 << shift)
+    i64::try_from(digits.parse::<u64>().ok()?).ok()?.checked_mul(1 << shift)
 }
 
 #[cfg(test)]
