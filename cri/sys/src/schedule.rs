@@ -46,10 +46,14 @@ pub fn set_policy(policy: &Policy) -> io::Result<()> {
 /// Sets the calling thread's class (`IOPRIO_CLASS_*`) and priority (0 to 7) for block devices.
 ///
 /// # Errors
-/// What ioprio_set(2) answers: `EPERM`, `EINVAL`.
+/// What ioprio_set(2) answers: `EPERM`, `EINVAL`; [`io::ErrorKind::InvalidInput`] for what is no class or priority, of
+/// which newer kernels would look at some bits alone.
 pub fn set_io_priority(class: u32, priority: u32) -> io::Result<()> {
     const WHO_PROCESS: libc::c_int = 1;
     const CLASS_SHIFT: u32 = 13;
+    if class > 3 || priority > 7 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let value = class << CLASS_SHIFT | priority;
     // SAFETY: ioprio_set(2) takes integers; 0 is the calling thread.
     let answer = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, value) };
@@ -118,6 +122,7 @@ mod tests {
             set_policy(&Policy { policy: 77, ..Policy::default() }).expect_err("no policy");
             set_io_priority(2, 6).expect("best effort");
             set_io_priority(9, 6).expect_err("no class");
+            set_io_priority(2, 8).expect_err("no priority");
             set_processors(&[0]).expect("the first processor");
             set_processors(&[9999]).expect_err("no processor");
         })
