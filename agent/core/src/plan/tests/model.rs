@@ -179,7 +179,9 @@ impl Model {
                 let ready = self.seen.ready_sandbox().map(|sandbox| sandbox.id.clone());
                 let now = self.now;
                 // What has died with its sandbox is not started, whichever sandbox has come since.
-                let starts = |c: &SeenContainer| c.id == *id && c.may_run() && ready.as_ref() == Some(&c.sandbox);
+                let starts = |c: &SeenContainer| {
+                    c.id == *id && matches!(c.state, State::Created) && ready.as_ref() == Some(&c.sandbox)
+                };
                 for container in self.seen.containers.iter_mut().filter(|c| starts(c)) {
                     container.state = State::Running { started: now };
                 }
