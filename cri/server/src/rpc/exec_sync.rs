@@ -1,5 +1,5 @@
-//! ExecSync: a command in a running container, with what it prints. Probes are made of it. When the caller goes away the
-//! command is killed, as with containerd.
+//! ExecSync: a command in a running container, with what it prints. Probes are made of it. A command with a limit runs on
+//! when its caller goes away, as all work does; one without would run for ever, and is killed then.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,6 +45,12 @@ pub(crate) async fn call(
             None => std::future::pending().await,
         }
     };
+    let abandoned = async {
+        match timeout {
+            None => caller_gone.cancelled().await,
+            Some(_) => std::future::pending().await,
+        }
+    };
     let ending = async {
         runtime.sessions.over().await;
         tokio::time::sleep(ENDING).await;
@@ -59,7 +65,7 @@ pub(crate) async fn call(
                 container.id, request.timeout
             )));
         }
-        () = caller_gone.cancelled() => {
+        () = abandoned => {
             output.abort();
             if runtime.sessions.is_over() {
                 return Err(unheard(&container.id));
