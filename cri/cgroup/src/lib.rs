@@ -8,6 +8,7 @@
 //! are being killed. Sources: cgroups(7), the kernel's admin-guide/cgroup-v1 and cgroup-v2.
 
 mod cgroup;
+mod core;
 mod devices;
 mod error;
 mod files;

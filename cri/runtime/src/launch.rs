@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use berth_cgroup::{Cgroup, Host};
 use berth_cri_core::bundle::{self, Compiled, Listener, Outside};
-use berth_cri_core::host::Arch;
+use berth_cri_core::host::{Arch, CgroupLayout};
 use berth_oci::embryo::{self, Embryo, Handed, Talk, Word};
 use berth_oci::hooks;
 use berth_plan::container::Rootfs;
@@ -17,6 +17,7 @@ use berth_sys::{fd, seqpacket};
 use oci_spec::runtime::Spec;
 use serde_json::json;
 
+use crate::arguments::Given;
 use crate::fault::{During, Fault, Outcome};
 use crate::global::Global;
 use crate::procfs::Stat;
@@ -37,6 +38,23 @@ pub(crate) struct Request<'a> {
     pub(crate) waits: bool,
     /// Whether the caller stays.
     pub(crate) stays: bool,
+}
+
+impl<'a> Request<'a> {
+    /// What the options say that `create` and `run` both have; the caller adds how the start is to be.
+    pub(crate) fn of(given: &'a Given, id: &'a str) -> Outcome<Self> {
+        Ok(Self {
+            id,
+            bundle: given.value("bundle"),
+            pid_file: given.value("pid-file"),
+            console_socket: given.value("console-socket"),
+            no_pivot: given.flag("no-pivot"),
+            no_new_keyring: given.flag("no-new-keyring"),
+            preserve_fds: given.number("preserve-fds")?.unwrap_or(0),
+            waits: false,
+            stays: false,
+        })
+    }
 }
 
 /// A container whose process waits for its start.
@@ -104,7 +122,7 @@ fn compile(
     cgroup: &Cgroup,
     kept: usize,
 ) -> Outcome<Compiled> {
-    let layout = limits::layout(host);
+    let layout = CgroupLayout::from(host);
     let paths = cgroup.paths();
     let outside = Outside {
         id: request.id,

@@ -6,28 +6,8 @@ use std::path::Path;
 use berth_cgroup::{Cgroup, Host, Layout};
 use berth_cri_core::bundle::resources::Limits;
 use berth_cri_core::device_filter;
-use berth_cri_core::host::{CgroupLayout, Hierarchy, UnifiedOptions};
 
 use crate::fault::{Fault, Outcome};
-
-/// The machine's layout in the words of the core.
-pub(crate) fn layout(host: &Host) -> CgroupLayout {
-    let hierarchies = || {
-        let one = |hierarchy: &berth_cgroup::Hierarchy| Hierarchy {
-            folder: hierarchy.folder.clone(),
-            controllers: hierarchy.controllers.clone(),
-            name: hierarchy.name.clone(),
-        };
-        host.hierarchies().iter().map(one).collect()
-    };
-    let options = host.unified_options();
-    let unified = UnifiedOptions { nsdelegate: options.nsdelegate, memory_recursiveprot: options.memory_recursiveprot };
-    match host.layout() {
-        Layout::V1 => CgroupLayout::V1 { hierarchies: hierarchies() },
-        Layout::Hybrid => CgroupLayout::Hybrid { hierarchies: hierarchies(), unified },
-        Layout::V2 => CgroupLayout::V2 { unified },
-    }
-}
 
 /// Where `linux.cgroupsPath` leads; the id below the root where it says nothing. A relative one begins at the root, too.
 pub(crate) fn path(wanted: Option<&Path>, id: &str) -> String {

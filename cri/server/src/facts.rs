@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use berth_cgroup::{Host, Layout};
+use berth_cgroup::Host;
 use berth_cri_core::HostFacts;
-use berth_cri_core::host::{Arch, CgroupLayout, Hierarchy, UnifiedOptions};
+use berth_cri_core::host::{Arch, CgroupLayout};
 use berth_cri_core::seccomp::Filters;
 
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
@@ -15,7 +15,7 @@ pub(crate) fn probe(cgroups: &Host) -> HostFacts {
     let effective = berth_sys::caps::effective().unwrap_or(0);
     HostFacts {
         arch: Arch::NATIVE,
-        cgroups: layout(cgroups),
+        cgroups: CgroupLayout::from(cgroups),
         bounding: berth_sys::caps::bounding(),
         can_lower_oom: effective & CAP_SYS_RESOURCE != 0,
         oom_score_adj: line("/proc/self/oom_score_adj").parse().unwrap_or(0),
@@ -37,24 +37,6 @@ pub(crate) fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything, parentheses included.
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
-}
-
-fn layout(host: &Host) -> CgroupLayout {
-    let hierarchies = || {
-        let convert = |h: &berth_cgroup::Hierarchy| Hierarchy {
-            folder: h.folder.clone(),
-            controllers: h.controllers.clone(),
-            name: h.name.clone(),
-        };
-        host.hierarchies().iter().map(convert).collect()
-    };
-    let options = host.unified_options();
-    let unified = UnifiedOptions { nsdelegate: options.nsdelegate, memory_recursiveprot: options.memory_recursiveprot };
-    match host.layout() {
-        Layout::V1 => CgroupLayout::V1 { hierarchies: hierarchies() },
-        Layout::Hybrid => CgroupLayout::Hybrid { hierarchies: hierarchies(), unified },
-        Layout::V2 => CgroupLayout::V2 { unified },
-    }
 }
 
 fn at_least(release: &str, wanted: (u32, u32)) -> bool {

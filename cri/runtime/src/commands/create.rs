@@ -19,17 +19,6 @@ pub(super) fn run(global: &Global, own: &[String]) -> Outcome<u8> {
     let given = arguments::parse(own, &KNOWN, Until::End)?;
     let id = given.id("create")?;
     sealed::ensure()?;
-    let request = Request {
-        id,
-        bundle: given.value("bundle"),
-        pid_file: given.value("pid-file"),
-        console_socket: given.value("console-socket"),
-        no_pivot: given.flag("no-pivot"),
-        no_new_keyring: given.flag("no-new-keyring"),
-        preserve_fds: given.number("preserve-fds")?.unwrap_or(0),
-        waits: true,
-        stays: false,
-    };
-    launch::make(global, &request)?;
+    launch::make(global, &Request { waits: true, stays: false, ..Request::of(&given, id)? })?;
     Ok(0)
 }

@@ -30,17 +30,7 @@ pub(super) fn run(global: &Global, own: &[String]) -> Outcome<u8> {
     let id = given.id("run")?;
     sealed::ensure()?;
     let detach = given.flag("detach");
-    let request = Request {
-        id,
-        bundle: given.value("bundle"),
-        pid_file: given.value("pid-file"),
-        console_socket: given.value("console-socket"),
-        no_pivot: given.flag("no-pivot"),
-        no_new_keyring: given.flag("no-new-keyring"),
-        preserve_fds: given.number("preserve-fds")?.unwrap_or(0),
-        waits: false,
-        stays: !detach,
-    };
+    let request = Request { waits: false, stays: !detach, ..Request::of(&given, id)? };
     // Before there is a process to pass them on to, so that none is lost.
     let passed = if detach { None } else { Some(SignalFd::block(&signals::PASSED_ON)) };
     let passed = passed.transpose().during(|| "watch for signals".to_owned())?;

@@ -5,6 +5,7 @@ use std::io::Read;
 
 use berth_cgroup::Host;
 use berth_cri_core::bundle::resources;
+use berth_cri_core::host::CgroupLayout;
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
 
@@ -79,7 +80,7 @@ pub(super) fn run(global: &Global, own: &[String]) -> Outcome<u8> {
         None => configuration::parse(options(&given)?.to_string().as_bytes())?,
     };
     let host = Host::detect()?;
-    let compiled = resources::update(Some(&wanted), &limits::layout(&host))?;
+    let compiled = resources::update(Some(&wanted), &CgroupLayout::from(&host))?;
     limits::change(&state::cgroup(&record)?, &compiled)?;
     Ok(0)
 }
