@@ -9,13 +9,13 @@ use berth_sys::fork::{self, Side};
 use berth_sys::mount::Tree;
 use berth_sys::namespace::{self, Namespaces};
 use berth_sys::path::Root;
-use berth_sys::{Mode, OFlags, credentials, fd, mount, process as sys, seccomp, seqpacket};
+use berth_sys::{Mode, OFlags, credentials, fd, mount, seccomp, seqpacket};
 
 use crate::embryo::{CREATED, GO, HOOKS, SECCOMP, kind, trees_of};
 use crate::failure::{At, refused};
 use crate::host::{self, Host};
 use crate::{
-    cgroups, container, copy_up, devices, hooks, launch, masks, mounts, priorities, process, sysctl, terminal,
+    cgroups, container, copy_up, devices, exec, hooks, launch, masks, mounts, priorities, process, sysctl, terminal,
 };
 
 /// What the child finds in its copy of the launcher's memory.
@@ -93,11 +93,7 @@ fn become_container(bundle: &Bundle, report: &mut OwnedFd, handed: Handed) -> Re
         launch::tell_heir(report.as_fd(), heir)?;
         return Ok(0);
     }
-    sys::new_session().at(Stage::Fork, || "make a session".to_owned())?;
-    if !bundle.more.inherits_keyring {
-        // See `container::lead_session`.
-        let _ = credentials::new_session_keyring();
-    }
+    container::lead_session(!bundle.more.inherits_keyring)?;
     for (kind_of, namespace) in joins.iter().filter(|(kind, _)| *kind == NamespaceKind::Cgroup) {
         namespace::enter(namespace.as_fd(), kind(*kind_of))
             .at(Stage::Namespace, || "linux.namespaces: enter the cgroup namespace".to_owned())?;
@@ -134,8 +130,7 @@ fn become_container(bundle: &Bundle, report: &mut OwnedFd, handed: Handed) -> Re
     sysctl::write_all(host.proc(), &plan.sysctls)?;
     masks::mask(&root, &host, &plan.masked_paths)?;
     masks::make_readonly(&root, &plan.readonly_paths)?;
-    let cwd = &plan.process.cwd;
-    root.mkdir_all(cwd, Mode::from_raw_mode(0o755)).at(Stage::Cwd, || format!("make the working directory {cwd:?}"))?;
+    container::make_cwd(&root, &plan.process.cwd)?;
     process::open_null_stdin(&root)?;
     if plan.readonly_rootfs {
         mount::set_attributes(root.as_fd(), mount::RDONLY, 0, false)
@@ -259,25 +254,15 @@ pub(crate) fn exec_child(plan: &BundleExec, descriptors: Vec<OwnedFd>) -> i32 {
 
 fn join(plan: &BundleExec, report: &mut OwnedFd, target: OwnedFd, tasks: Vec<OwnedFd>) -> Result<i32, Failure> {
     credentials::set_dumpable(false).at(Stage::Fork, || "hide from ptrace".to_owned())?;
-    sys::new_session().at(Stage::Fork, || "make a session".to_owned())?;
+    container::lead_session(!plan.more.inherits_keyring)?;
     host::join_cgroups(tasks)?;
     if let Some(score) = plan.process.oom_score_adj {
         // The last look at the host's procfs: afterwards /proc is the container's.
         Host::open()?.set_oom_score(score)?;
     }
-    let all = Namespaces::MOUNT
-        .and_if(plan.user, Namespaces::USER)
-        .and_if(plan.time, Namespaces::TIME)
-        .and(Namespaces::CGROUP)
-        .and(Namespaces::IPC)
-        .and(Namespaces::UTS)
-        .and(Namespaces::NET);
-    namespace::enter(target.as_fd(), all).at(Stage::Namespace, || "enter the container's namespaces".to_owned())?;
-    drop(target);
+    exec::enter(target, plan.user, plan.time)?;
     if plan.process.terminal {
-        // The mount namespace brought its root along.
-        let root = Root::open("/").at(Stage::Device, || "open the container's root".to_owned())?;
-        terminal::take(terminal::open(&root)?, report.as_fd())?;
+        exec::take_terminal(report)?;
     }
     priorities::apply(&plan.more)?;
     Last { process: &plan.process, more: &plan.more, start: None, start_container: &|| Ok(()) }.execute(report)

@@ -38,7 +38,7 @@ fn become_container(report: &OwnedFd, memory: OwnedFd, rest: std::vec::IntoIter<
     if let Some(ids) = plan.user {
         return userns::become_container(report, &plan, ids, rest);
     }
-    lead_session()?;
+    lead_session(true)?;
     host::join_cgroups(rest.collect())?;
     own_namespaces(&plan)?;
 
@@ -56,11 +56,14 @@ fn become_container(report: &OwnedFd, memory: OwnedFd, rest: std::vec::IntoIter<
     finish(report, &plan, host, root, sources, None)
 }
 
-pub(crate) fn lead_session() -> Result<(), Failure> {
+/// `own_keyring` unless the process is to share its launcher's keys.
+pub(crate) fn lead_session(own_keyring: bool) -> Result<(), Failure> {
     sys::new_session().at(Stage::Fork, || "make a session".to_owned())?;
     // Keys of the host's session are none of the container's. Quotas and outer sandboxes may forbid a keyring; a container
     // without one of its own is what other runtimes then start, too.
-    let _ = credentials::new_session_keyring();
+    if own_keyring {
+        let _ = credentials::new_session_keyring();
+    }
     Ok(())
 }
 
@@ -108,14 +111,7 @@ pub(crate) fn finish(
     }
     masks::mask(&root, &host, &plan.masked_paths)?;
     masks::make_readonly(&root, &plan.readonly_paths)?;
-    let cwd = &plan.process.cwd;
-    let folder =
-        if Guard::CwdByHandle.stands() { root.mkdir_all(cwd, Mode::from_raw_mode(0o755)).map(drop) } else { Ok(()) };
-    match folder {
-        // Where only the user may look, nothing can be made, and he enters it later.
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {}
-        other => other.at(Stage::Cwd, || format!("make the working directory {cwd:?}"))?,
-    }
+    make_cwd(&root, &plan.process.cwd)?;
     process::open_null_stdin(&root)?;
     if plan.readonly_rootfs {
         mount::set_attributes(root.as_fd(), mount::RDONLY, 0, false)
@@ -129,6 +125,18 @@ pub(crate) fn finish(
         std::mem::forget((root, host));
     }
     process::execute(&plan.process, report.as_fd()).map(|never| match never {})
+}
+
+/// Makes the working directory where there is none.
+pub(crate) fn make_cwd(root: &Root, cwd: &str) -> Result<(), Failure> {
+    if !Guard::CwdByHandle.stands() {
+        return Ok(());
+    }
+    match root.mkdir_all(cwd, Mode::from_raw_mode(0o755)) {
+        // Where only the user may look, nothing can be made, and he enters it later.
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        other => other.map(drop).at(Stage::Cwd, || format!("make the working directory {cwd:?}")),
+    }
 }
 
 /// Reads and checks a plan.

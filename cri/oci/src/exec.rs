@@ -35,7 +35,7 @@ fn join(
     let plan: Exec = container::read_plan(&memory)?;
     drop(memory);
     // The session's number is the process's: signals for all of an exec find its members by it.
-    container::lead_session()?;
+    container::lead_session(true)?;
     host::join_cgroups(cgroups)?;
     // The last look at the host's procfs: afterwards /proc is the container's.
     let host = Host::open()?;
@@ -48,22 +48,33 @@ fn join(
     if let Some(ids) = plan.user {
         userns::give_streams(plan.process.uid, ids)?;
     }
+    enter(target, plan.user.is_some(), false)?;
+    if plan.process.terminal {
+        take_terminal(report)?;
+    }
+    process::execute(&plan.process, report.as_fd())
+}
+
+/// Enters the namespaces of a container's process.
+pub(crate) fn enter(target: OwnedFd, user: bool, time: bool) -> Result<(), Failure> {
     let all = Namespaces::MOUNT
-        .and_if(plan.user.is_some(), Namespaces::USER)
+        .and_if(user, Namespaces::USER)
+        .and_if(time, Namespaces::TIME)
         .and(Namespaces::CGROUP)
         .and(Namespaces::IPC)
         .and(Namespaces::UTS)
         .and(Namespaces::NET);
     namespace::enter(target.as_fd(), all).at(Stage::Namespace, || "enter the container's namespaces".to_owned())?;
     drop(target);
-    if plan.user.is_some() {
-        // Else what it makes, as the terminal's peer, would belong to nobody inside.
-        credentials::become_user(0, 0, &[]).at(Stage::User, || "become user 0 of the user namespace".to_owned())?;
+    if !user {
+        return Ok(());
     }
-    if plan.process.terminal {
-        // The mount namespace brought its root along.
-        let root = Root::open("/").at(Stage::Device, || "open the container's root".to_owned())?;
-        terminal::take(terminal::open(&root)?, report.as_fd())?;
-    }
-    process::execute(&plan.process, report.as_fd())
+    // Else what it makes, as the terminal's peer, would belong to nobody inside.
+    credentials::become_user(0, 0, &[]).at(Stage::User, || "become user 0 of the user namespace".to_owned())
+}
+
+/// Makes a terminal in the container that was entered: the mount namespace brought its root along.
+pub(crate) fn take_terminal(report: &OwnedFd) -> Result<(), Failure> {
+    let root = Root::open("/").at(Stage::Device, || "open the container's root".to_owned())?;
+    terminal::take(terminal::open(&root)?, report.as_fd())
 }

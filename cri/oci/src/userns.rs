@@ -67,7 +67,7 @@ pub(crate) fn become_container(
     }
     drop(reader);
 
-    lead_session()?;
+    lead_session(true)?;
     own_namespaces(plan)?;
     let host = Host::open()?;
     // While it still is the host's user 0, whose paths may be closed to others.
