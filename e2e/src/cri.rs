@@ -2,6 +2,7 @@
 
 mod client;
 pub(crate) mod config;
+mod undecoded;
 
 use std::fs;
 use std::os::unix::net::UnixStream;

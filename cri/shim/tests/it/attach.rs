@@ -5,7 +5,7 @@ use berth_plan::message::{Request, Stage};
 use berth_sys::pidfd::PidFd;
 
 use crate::client::Client;
-use crate::place::{Place, bind, descriptors, logger};
+use crate::place::{Place, bind, descriptors, logger, until};
 
 const ECHO: &str = "while read line; do echo got $line; echo and >&2; done; echo end";
 
@@ -109,13 +109,13 @@ fn ten_thousand_dead_clients_leave_nothing() {
     plan.stdin = Stdin::Open;
     place.start(&plan).expect("start");
     let logger = logger(place.shim);
-    let before = (descriptors(place.shim), descriptors(logger));
+    let before = descriptors(&mut place, logger);
     for _ in 0..10_000 {
         drop(place.attach("c1", true, true, true).expect("attach"));
     }
-    while (descriptors(place.shim), descriptors(logger)) != before {
-        std::thread::yield_now();
-    }
+    // The log writer hears of the last ones a moment later.
+    until(|| descriptors(&mut place, logger).1 == before.1);
+    assert_eq!(descriptors(&mut place, logger), before);
 }
 
 #[test]

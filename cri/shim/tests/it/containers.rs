@@ -12,7 +12,7 @@ use berth_sys::namespace::{self, Namespaces};
 use berth_sys::{Mode, OFlags, fd, mount, netns, path};
 
 use crate::client::Client;
-use crate::place::{DEFAULT_CAPABILITIES, Place, bind, process};
+use crate::place::{DEFAULT_CAPABILITIES, Place, bind, process, until};
 
 #[test]
 fn a_container_runs_is_logged_and_leaves_a_record() {
@@ -203,9 +203,7 @@ fn signals_reach_the_first_process_and_a_killed_one_is_told() {
     let mut place = Place::new();
     let plan = place.plan("c1", "trap 'echo got it; exit 3' TERM; echo ready; while :; do sleep 0.05; done");
     place.start(&plan).expect("start");
-    while !place.log("c1").contains("ready") {
-        std::thread::yield_now();
-    }
+    until(|| place.log("c1").contains("ready"));
     place.signal("c1", 15);
     let exit = place.exit_of("c1");
     assert_eq!((exit.code, exit.signal), (3, 0));
@@ -225,9 +223,7 @@ fn standard_input_is_null_or_stays_open() {
     let mut plan = place.plan("c2", "echo before; cat");
     plan.stdin = Stdin::Open;
     place.start(&plan).expect("start");
-    while !place.log("c2").contains("before") {
-        std::thread::yield_now();
-    }
+    until(|| place.log("c2").contains("before"));
     place.signal("c2", 9);
     assert_eq!(place.exit_of("c2").code, 137);
 }

@@ -6,7 +6,7 @@ use berth_plan::container::Exec;
 use berth_plan::message::{Event, Exit, Request, Stage, Target};
 use berth_sys::fd;
 
-use crate::place::{Place, name_of, process};
+use crate::place::{Place, name_of, process, until};
 
 pub(crate) fn plan(id: &str, container: &str, script: &str) -> Exec {
     let process = process(&["/bin/sh", "-c", script]);
@@ -36,9 +36,7 @@ fn an_exec_is_inside_and_limited_as_its_plan_says() {
     let mut place = Place::new();
     let container = place.plan("c1", "touch /mark; exec sleep 1000");
     let first = place.start(&container).expect("start");
-    while name_of(first) != "sleep" {
-        std::thread::yield_now();
-    }
+    until(|| name_of(first) == "sleep");
     let mut exec = plan(
         "e1",
         "c1",

@@ -10,7 +10,7 @@ use berth_sys::pidfd::PidFd;
 use berth_sys::seqpacket;
 use berth_sys::signal::{SIGCONT, SIGSTOP};
 
-use crate::place::{Place, bind, logger, process};
+use crate::place::{Place, bind, logger, process, until};
 
 /// A folder through which a test tells a container to go on.
 fn control(place: &Place) -> Mount {
@@ -55,9 +55,7 @@ fn an_exit_waits_for_the_logger() {
         let logger = PidFd::open(logger).expect("open");
         logger.send_signal(SIGSTOP).expect("stop");
         fs::write(folder.join("go"), "").expect("go");
-        while !place.folder.join(format!("run/exits/c{n}")).exists() {
-            std::thread::yield_now();
-        }
+        until(|| place.folder.join(format!("run/exits/c{n}")).exists());
         let early = seqpacket::readable(place.client.socket.as_fd(), 0).expect("poll");
         logger.send_signal(SIGCONT).expect("continue");
         place.exit_of(&plan.id);
@@ -72,9 +70,7 @@ fn a_renamed_log_is_opened_anew() {
     let mut plan = place.plan("c1", "echo one; while ! test -e /ctl/go; do sleep 0.02; done; echo two");
     plan.mounts.push(control(&place));
     place.start(&plan).expect("start");
-    while !place.log("c1").contains("one") {
-        std::thread::yield_now();
-    }
+    until(|| place.log("c1").contains("one"));
     let (log, old) = (place.folder.join("c1.log"), place.folder.join("c1.log.1"));
     fs::rename(&log, &old).expect("rename");
     let reopen = || Request::ReopenLog { container: "c1".to_owned() };
@@ -116,9 +112,7 @@ fn a_killed_logger_is_replaced_and_the_container_goes_on() {
         let pidfd = PidFd::open(logger).expect("open");
         pidfd.kill().expect("kill");
         assert!(pidfd.has_ended(-1).expect("poll"));
-        while place.log("c1").len() <= before {
-            std::thread::yield_now();
-        }
+        until(|| place.log("c1").len() > before);
     }
     fs::write(place.folder.join("ctl/go"), "").expect("go");
     assert_eq!(place.exit_of("c1").code, 0);
@@ -244,14 +238,10 @@ fn a_suspended_log_device_stalls_neither_exits_nor_probes_and_loses_nothing() {
         let log = fs::read_to_string(folder.join("logs").join(name)).expect("a log");
         log.lines().map(|line| line.split_once(" stdout F ").expect("a line").1.to_owned()).collect::<Vec<_>>()
     };
-    while log("c1").is_empty() {
-        std::thread::yield_now();
-    }
+    until(|| !log("c1").is_empty());
     disk.freeze();
     let logger = logger(place.shim);
-    while !waits_for_disk(logger) {
-        std::thread::yield_now();
-    }
+    until(|| waits_for_disk(logger));
     // A probe comes and goes.
     let null: OwnedFd = fs::File::options().read(true).write(true).open("/dev/null").expect("null").into();
     let probe = Exec {

@@ -317,9 +317,22 @@ pub(crate) fn sandbox() -> Request {
     }
 }
 
-/// How many descriptors a process has open.
-pub(crate) fn descriptors(pid: i32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).expect("fd").count()
+/// Waits for what comes soon; in a test that would wait for ever nobody sees why.
+#[track_caller]
+pub(crate) fn until(mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !done() {
+        assert!(Instant::now() < end, "it does not come");
+        std::thread::yield_now();
+    }
+}
+
+/// How many descriptors the shim and its log writer have open. The shim may hold what came with a request for a moment
+/// after its reply; with the next reply it holds that no more.
+pub(crate) fn descriptors(place: &mut Place, logger: i32) -> (usize, usize) {
+    place.attach("nobody", false, true, false).map(drop).expect_err("there is no such container");
+    let open = |pid: i32| fs::read_dir(format!("/proc/{pid}/fd")).expect("fd").count();
+    (open(place.shim), open(logger))
 }
 
 /// The shim's log writer, which takes its name a moment after the sandbox is made.

@@ -9,7 +9,7 @@ use berth_plan::message::{Event, Reply, Request, Stage};
 use berth_sys::{mount, pidfd::PidFd};
 
 use crate::execs::{plan as exec_plan, run as run_exec};
-use crate::place::{Place, bind, children, name_of, sandbox, shown_until};
+use crate::place::{Place, bind, children, name_of, sandbox, shown_until, until};
 
 const IDS: IdRange = IdRange { host: 100_000, length: 65_536 };
 
@@ -64,20 +64,12 @@ fn init_of(place: &Place) -> i32 {
     text.parse().expect("a number")
 }
 
-fn wait_for(mut done: impl FnMut() -> bool) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while !done() {
-        assert!(std::time::Instant::now() < end, "it does not come");
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn containers_share_a_pid_namespace_whose_first_process_reaps() {
     let mut place = shared();
     let plan = in_pod(place.plan("first", "exec sleep 1000"));
     let first = place.start(&plan).expect("start");
-    wait_for(|| name_of(first) == "sleep");
+    until(|| name_of(first) == "sleep");
     // The orphan's end is nobody's business but process 1's.
     let script = "cat /proc/1/comm; echo self $$; cat /proc/[0-9]*/comm | sort | grep -c sleep; (sh -c 'true & exec true'); \
                   sleep 0.2; grep -l 'State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l; \
@@ -127,7 +119,7 @@ fn a_container_joins_another_ones_processes() {
     let mut place = Place::new();
     let plan = place.plan("target", "exec sleep 1000");
     let target = place.start(&plan).expect("start");
-    wait_for(|| name_of(target) == "sleep");
+    until(|| name_of(target) == "sleep");
     let join = |place: &Place, name: &str, target: &str| {
         let mut plan = place.plan(name, "cat /proc/1/comm; hostname");
         plan.namespaces.pid = false;
@@ -188,7 +180,7 @@ fn a_pod_has_users_of_its_own() {
     let mut plan = with_ids(place.plan("c4", "true"));
     plan.process.args = vec!["/no/such".to_owned()];
     assert_eq!(place.start(&plan).expect_err("no such program").stage, Stage::Execve);
-    wait_for(|| children(place.shim).len() == 1);
+    until(|| children(place.shim).len() == 1);
     let (exit, _) = place.run(&with_ids(place.plan("c5", "exit 7")));
     assert_eq!(exit.code, 7);
     // A plan without ids is no container of this pod.
@@ -201,9 +193,9 @@ fn commands_run_inside_the_user_namespace() {
     let mut place = mapped(true);
     let plan = in_pod(with_ids(place.plan("c1", "touch /mark; exec sleep 1000")));
     let first = place.start(&plan).expect("start");
-    wait_for(|| name_of(first) == "sleep");
+    until(|| name_of(first) == "sleep");
     assert_eq!(fs::metadata(format!("/proc/{first}")).expect("it runs").uid(), 100_000);
-    wait_for(|| name_of(init_of(&place)) == "berth-init");
+    until(|| name_of(init_of(&place)) == "berth-init");
     // On a terminal, which belongs to the user inside.
     let mut on_terminal = exec_plan("e0", "c1", "id -u; stat -c %u $(tty); echo x > $(tty)");
     on_terminal.user = Some(IDS);
@@ -237,7 +229,7 @@ fn process_one_can_do_nothing_and_is_in_the_pod() {
     let place = shared();
     let init = init_of(&place);
     let status = || fs::read_to_string(format!("/proc/{init}/status")).expect("status");
-    wait_for(|| status().contains("Seccomp:\t1"));
+    until(|| status().contains("Seccomp:\t1"));
     let status = status();
     for line in ["NoNewPrivs:\t1", "CapBnd:\t0000000000000000", "CapPrm:\t0000000000000000"] {
         assert!(status.contains(line), "{line}: {status}");

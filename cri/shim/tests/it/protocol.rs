@@ -12,7 +12,7 @@ use berth_sys::signal::SIGSTOP;
 use berth_sys::{memfd, seqpacket};
 
 use crate::client::Client;
-use crate::place::{Place, logger};
+use crate::place::{Place, logger, until};
 
 fn memory(plan: &Container) -> OwnedFd {
     memfd::sealed("plan", &codec::encode(plan).expect("it fits")).expect("memfd")
@@ -125,9 +125,7 @@ fn a_start_whose_asker_is_gone_half_way_ends_as_an_exit() {
     let plan = place.plan("c1", "true");
     let start = Request::Start { container: "c1".to_owned(), cgroup_tasks: 1, cgroup_v2: false };
     place.client.send(start, &[memory(&plan).as_fd(), procs.as_fd()]);
-    while fs::read_to_string(freezer.join("cgroup.procs")).expect("procs").is_empty() {
-        std::thread::yield_now();
-    }
+    until(|| !fs::read_to_string(freezer.join("cgroup.procs")).expect("procs").is_empty());
     let (client, hello) = Client::connect(&place.folder.join("run/shim.sock"));
     let Reply::Hello { containers, .. } = hello else { panic!("{hello:?}") };
     assert!(matches!(containers.as_slice(), [Held::Running { container, .. }] if container == "c1"), "{containers:?}");

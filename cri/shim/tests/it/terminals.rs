@@ -4,7 +4,7 @@ use berth_plan::container::{Container, Device, DeviceKind, Exec, Stdin};
 use berth_plan::message::{Event, Exit, Stage};
 use berth_sys::terminal;
 
-use crate::place::{Place, children, descriptors, logger, process, shown_until};
+use crate::place::{Place, children, descriptors, logger, process, shown_until, until};
 
 /// A container on a terminal that runs a shell script and asks for input.
 fn plan(place: &Place, name: &str, script: &str) -> Container {
@@ -74,9 +74,7 @@ fn a_terminals_size_is_seen_and_its_changes_are_told() {
     let mut attached = place.attach("c1", false, true, false).expect("attach");
     assert!(!attached.stdin);
     // What was printed before is not shown again.
-    while !place.log("c1").contains("ready") {
-        std::thread::yield_now();
-    }
+    until(|| place.log("c1").contains("ready"));
     let master = attached.input.take().expect("the terminal");
     for (width, height) in [(91, 17), (132, 50)] {
         terminal::resize(&master, width, height).expect("resize");
@@ -142,14 +140,14 @@ fn clients_that_die_leave_no_terminals() {
     let mut place = Place::new();
     waiting(&mut place);
     let logger = logger(place.shim);
-    let before = (descriptors(place.shim), descriptors(logger));
+    let before = descriptors(&mut place, logger);
     for n in 0..200 {
         let id = format!("e{n}");
         let (_, master) = place.exec_on_terminal(&exec(&id, "exec sleep 1000")).expect("exec");
         drop(master);
         assert_eq!(exit_of(&mut place, &id).signal, 1);
     }
-    assert_eq!((descriptors(place.shim), descriptors(logger)), before);
+    assert_eq!(descriptors(&mut place, logger), before);
 }
 
 #[test]
@@ -192,9 +190,7 @@ fn an_exec_is_not_led_to_a_false_devpts() {
     plan.process.capabilities.effective |= admin;
     place.start(&plan).expect("start");
     let ready = place.folder.join("c1/upper/ready");
-    while !ready.exists() {
-        std::thread::yield_now();
-    }
+    until(|| ready.exists());
     let failure = place.exec_on_terminal(&exec("e1", "true")).map(|(pid, _)| pid).expect_err("no devpts");
     assert_eq!(
         (failure.stage, failure.message.as_str()),
