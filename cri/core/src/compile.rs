@@ -26,7 +26,7 @@ mod security;
 mod sysctls;
 
 #[cfg(feature = "cri")]
-pub use container::{container, log_path};
+pub use container::{MASKED, READONLY, container, log_path};
 #[cfg(feature = "cri")]
 pub use devices::host_devices;
 #[cfg(feature = "cri")]

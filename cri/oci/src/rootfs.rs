@@ -57,9 +57,17 @@ pub(crate) fn detached(rootfs: &Rootfs) -> Result<Tree, Failure> {
             if lower.is_empty() {
                 return Err(refused(Stage::Rootfs, "an overlay needs a lower layer"));
             }
+            forget_mount(work);
             overlay_tree(lower, Some((upper, work)), place(rootfs)?)
         }
     }
+}
+
+/// Takes away the mark with which overlayfs refuses to mount a volatile upper layer again: a start that was killed half-way
+/// has left nothing there that anybody needs, and other containers have other layers.
+fn forget_mount(work: &str) {
+    // Failing, it is not there; of all else the mount itself complains.
+    let _ = std::fs::remove_dir_all(Path::new(work).join("work/incompat/volatile"));
 }
 
 /// Attaches the root file system in this mount namespace: over the folder that holds the upper layer, which exists and
@@ -83,6 +91,10 @@ fn place(rootfs: &Rootfs) -> Result<&Path, Failure> {
 
 /// A detached overlay of layers, topmost first; without a writable one it can only be read. Older kernels mount it at
 /// `place` for a moment.
+///
+/// A writable one is volatile: without that, the end of each container flushes the whole disk that its layer is on, and
+/// the exit is not told before that is done. What a container has written outlives the container's end, but need not
+/// outlive the machine's, since no container is started a second time.
 pub(crate) fn overlay_tree(lower: &[String], own: Option<(&str, &str)>, place: &Path) -> Result<Tree, Failure> {
     // Layer by layer since Linux 6.8; older kernels take "lowerdir+" for an unknown option, and say so in their log.
     if !process::kernel_is_at_least(6, 8) {
@@ -120,6 +132,7 @@ fn overlay(lower: &[String], own: Option<(&str, &str)>) -> Result<Tree, Refusal>
             let name = short(path, &mut open).map_err(silent)?;
             context.set_string(key, &name).map_err(tell)?;
         }
+        context.set_flag("volatile").map_err(tell)?;
     }
     context.mount(0).map_err(tell)
 }
@@ -147,7 +160,7 @@ fn classic_overlay(lower: &[String], own: Option<(&str, &str)>, place: &Path) ->
     let mut options = format!("lowerdir={}", names.join(":"));
     let own = own.map(|(upper, work)| Ok::<_, Failure>((open(upper)?, open(work)?))).transpose()?;
     if let Some((upper, work)) = &own {
-        options.push_str(&format!(",upperdir={},workdir={}", upper.as_raw_fd(), work.as_raw_fd()));
+        options.push_str(&format!(",upperdir={},workdir={},volatile", upper.as_raw_fd(), work.as_raw_fd()));
     }
     let descriptors = fd::open("/proc/self/fd", OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
         .at(Stage::Rootfs, || "open /proc/self/fd".to_owned())?;
@@ -196,6 +209,9 @@ mod tests {
         let worker = std::thread::spawn(move || {
             namespace::unshare(Namespaces::MOUNT).expect("the test needs root");
             mount::set_propagation_of("/", mount::PRIVATE | mount::RECURSIVE).expect("private");
+            // Once by a start that dies, and again.
+            drop(mount(&lower, (&upper, &work), &own).expect("mount"));
+            forget_mount(&work);
             let tree = mount(&lower, (&upper, &work), &own).expect("mount");
             let rootfs = Rootfs::Overlay { lower: lower.clone(), upper: upper.clone(), work };
             let root = attach(tree, &rootfs).expect("attach");

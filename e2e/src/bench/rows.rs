@@ -244,7 +244,8 @@ fn rows(ours: &Measured, theirs: &[Measured], own: &Own, floor: &Floor) -> Vec<R
         let (ours, theirs) = median(of);
         Row::against(id, work, ours, theirs, part)
     };
-    let container = floor.iter().find(|(name, _)| *name == floor::CONTAINER).map_or(0.0, |(_, figure)| figure.median);
+    let floor_of = |of| floor.iter().find(|(name, _)| *name == of).map_or(0.0, |(_, figure)| figure.median);
+    let (container, pod) = (floor_of(floor::CONTAINER), floor_of(floor::POD));
     let none = || vec![None; theirs.len()];
     let inside = |work, ours, theirs| Row { id: "O2", work, unit: "ms", ours, theirs, bar: 1.3 * container };
     let p99 = theirs.iter().map(|theirs| Some(theirs.burst.p99)).collect();
@@ -258,6 +259,7 @@ fn rows(ours: &Measured, theirs: &[Measured], own: &Own, floor: &Floor) -> Vec<R
         against("R4", "ExecSync true", |measured| measured.exec, 6.0),
         inside("`true` in the shim", own.lives.unplaced.median, none()),
         inside("placed into its cgroups", own.lives.placed.median, none()),
+        Row { bar: 1.3 * pod, ..inside("`true`, by a pod's floor", own.lives.unplaced.median, none()) },
         inside("through the CRI, with files", whole, whole_theirs),
         Row {
             id: "",

@@ -20,7 +20,7 @@ use crate::{
 const OCI_VERSION: &str = "1.2.1";
 
 /// Masked where the CRI lists nothing: containerd's list, and /proc/interrupts, which shows when keys are pressed.
-const MASKED: [&str; 12] = [
+pub const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -36,7 +36,7 @@ const MASKED: [&str; 12] = [
 ];
 
 /// Read-only where the CRI lists nothing.
-const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+pub const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Compiles a container's configuration. The two results describe the same container; see the module.
 pub fn container(
