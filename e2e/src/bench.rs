@@ -12,6 +12,6 @@ mod table;
 pub use cni::cni;
 pub use floor::floor;
 pub use oci::{build_oci, oci};
-pub(crate) use reference::Containerd;
+pub(crate) use reference::{Containerd, OURS};
 pub use reference::{build as build_reference, build_plugins as build_reference_plugins};
 pub use rows::cri;

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::daemon::Daemon;
 use crate::{cni, paths, wait};
-pub(crate) use client::Client;
+pub(crate) use client::{Client, Sandbox};
 
 /// The runtime's volatile state; in a house it is the scenario's own.
 pub(crate) const STATE: &str = "/run/berth";

@@ -2,6 +2,7 @@
 
 pub mod bad_input;
 pub mod cni;
+pub mod containerd;
 pub mod crash;
 pub mod cri_images;
 pub mod cri_proxy;

@@ -138,6 +138,8 @@ enum E2eTask {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// containerd with `berth-oci` as `BinaryName`: pods through its CRI
+    Containerd,
     /// podman with `berth-oci` below it: the commands that people type
     Podman,
     /// Probes, hooks and a sidecar of one pod, across a killed agent
@@ -273,6 +275,7 @@ fn run(cli: Cli) -> Result<()> {
             let needs = match command {
                 E2eTask::Cni => prepare_cni,
                 E2eTask::CriImages => prepare_cri,
+                E2eTask::Containerd => prepare_containerd,
                 E2eTask::CriProxy { .. } | E2eTask::Soak { .. } | E2eTask::Podman => prepare_runtime,
                 E2eTask::Stream => prepare_stream,
                 _ => prepare_e2e,
@@ -339,6 +342,11 @@ fn prepare_e2e() -> Result<()> {
 fn prepare_runtime() -> Result<()> {
     apt::ensure()?;
     build(&["--workspace", "--bins"])
+}
+
+fn prepare_containerd() -> Result<()> {
+    prepare_runtime()?;
+    bench::build_reference()
 }
 
 fn prepare_cni() -> Result<()> {
@@ -409,6 +417,7 @@ fn e2e(task: &E2eTask) -> Result<()> {
         E2eTask::CriProxy { pods, at_once, seed } => {
             scenario::cri_proxy::play(scenario::cri_proxy::Options { pods: *pods, at_once: *at_once, seed: *seed })
         }
+        E2eTask::Containerd => scenario::containerd::play(),
         E2eTask::Podman => scenario::podman::play(),
         E2eTask::Probes => scenario::probes::play(),
         E2eTask::Soak { times } => scenario::soak::play(*times),

@@ -21,8 +21,10 @@ const PAUSE: &str = "berth/pause:1";
 
 /// The v2 hierarchy of a hybrid layout.
 pub(super) const UNIFIED: &str = "/sys/fs/cgroup/unified";
-/// The OCI runtimes below containerd, by the names of their handlers.
+/// The OCI runtimes below containerd, by the names of their handlers; the first is its default.
 pub(super) const HANDLERS: [&str; 2] = ["crun", "runc"];
+/// The handler whose runtime is Berth's own.
+pub(crate) const OURS: &str = "berth-oci";
 
 /// Debian packages of crun and of what it is linked with, from the unstable distribution.
 const CRUN: &[&str] = &[
@@ -135,7 +137,7 @@ pub(crate) struct Containerd {
 
 impl Containerd {
     /// With a mount namespace of its own, for measurements.
-    pub(super) fn start(dir: &Path, registry: &Registry) -> Result<Self> {
+    pub(crate) fn start(dir: &Path, registry: &Registry) -> Result<Self> {
         // crun refuses a hybrid layout, so the daemon gets a mount namespace without the v2 hierarchy.
         let script = "mount --make-rshared / && { umount /sys/fs/cgroup/unified || true; } && exec \"$0\" \"$@\"";
         let mut command = Command::new("unshare");
@@ -181,8 +183,10 @@ impl Containerd {
 fn configuration(dir: &Path, certs: &Path, conf: &Path, pause: &str) -> Result<String> {
     let folder = folder();
     let mut handlers = String::new();
-    for name in HANDLERS {
-        let program = program(&folder.join(name))?;
+    let mut runtimes =
+        HANDLERS.map(|name| Ok((name, program(&folder.join(name))?))).into_iter().collect::<Result<Vec<_>>>()?;
+    runtimes.push((OURS, paths::berth(OURS)));
+    for (name, program) in runtimes {
         handlers.push_str(&format!(
             r#"[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{name}]
   runtime_type = "io.containerd.runc.v2"

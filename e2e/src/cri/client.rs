@@ -78,9 +78,14 @@ impl Client {
     pub(crate) async fn start_container(&mut self, sandbox: &Sandbox, script: &str) -> Result<(String, Duration)> {
         let start = Instant::now();
         let id = self.create_container(sandbox, 0, &["sh", "-c", script]).await?;
-        let request = cri::StartContainerRequest { container_id: id.clone() };
-        self.runtime.start_container(request).await.context("StartContainer")?;
+        self.start(&id).await?;
         Ok((id, start.elapsed()))
+    }
+
+    pub(crate) async fn start(&mut self, container: &str) -> Result<()> {
+        let request = cri::StartContainerRequest { container_id: container.to_owned() };
+        self.runtime.start_container(request).await.context("StartContainer")?;
+        Ok(())
     }
 
     pub(crate) async fn create_container(
@@ -108,9 +113,43 @@ impl Client {
             sandbox_config: Some(sandbox.config.clone()),
         };
         let id = self.runtime.create_container(request).await.context("CreateContainer")?.into_inner().container_id;
-        let request = cri::StartContainerRequest { container_id: id.clone() };
-        self.runtime.start_container(request).await.context("StartContainer")?;
+        self.start(&id).await?;
         Ok(id)
+    }
+
+    /// ExecSync of a shell's `script`: what it printed, and its exit code.
+    pub(crate) async fn exec(&mut self, container: &str, script: &str) -> Result<(String, i32)> {
+        let cmd = ["sh", "-c", script].map(str::to_owned).to_vec();
+        let request = cri::ExecSyncRequest { container_id: container.to_owned(), cmd, timeout: 10 };
+        let answer = self.runtime.exec_sync(request).await.context("ExecSync")?.into_inner();
+        Ok((String::from_utf8_lossy(&answer.stdout).into_owned(), answer.exit_code))
+    }
+
+    /// UpdateContainerResources to so many bytes of memory.
+    pub(crate) async fn limit_memory(&mut self, container: &str, bytes: i64) -> Result<()> {
+        let request = cri::UpdateContainerResourcesRequest {
+            container_id: container.to_owned(),
+            linux: Some(cri::LinuxContainerResources { memory_limit_in_bytes: bytes, ..Default::default() }),
+            ..Default::default()
+        };
+        self.runtime.update_container_resources(request).await.context("UpdateContainerResources")?;
+        Ok(())
+    }
+
+    /// ContainerStats: the bytes of memory that a container uses.
+    pub(crate) async fn memory_of(&mut self, container: &str) -> Result<u64> {
+        let request = cri::ContainerStatsRequest { container_id: container.to_owned() };
+        let stats = self.runtime.container_stats(request).await.context("ContainerStats")?.into_inner().stats;
+        let memory = stats.and_then(|stats| stats.memory).and_then(|memory| memory.working_set_bytes);
+        Ok(memory.context("no figure of the memory")?.value)
+    }
+
+    /// A container's state and exit code.
+    pub(crate) async fn state_of(&mut self, container: &str) -> Result<(cri::ContainerState, i32)> {
+        let request = cri::ContainerStatusRequest { container_id: container.to_owned(), verbose: false };
+        let status = self.runtime.container_status(request).await.context("ContainerStatus")?.into_inner().status;
+        let status = status.context("no status")?;
+        Ok((status.state(), status.exit_code))
     }
 
     /// Exec in a terminal: where its streams are.
