@@ -29,6 +29,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("podman", "podman"),
     ("qemu-system-x86", "qemu-system-x86_64"),
+    ("crun", "/usr/bin/crun"),
     ("runc", "/usr/sbin/runc"),
     ("strace", "strace"),
     ("util-linux", "nsenter"),

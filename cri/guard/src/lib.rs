@@ -6,6 +6,8 @@
 //! without its guard and wants to see it fail. In every other build [`Guard::stands`] is the constant `true`, and nothing
 //! of this is left in the program.
 
+pub mod failing;
+
 /// Whether guards can be taken away in this build.
 pub const SWITCHABLE: bool = cfg!(feature = "switchable");
 

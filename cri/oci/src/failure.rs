@@ -2,6 +2,7 @@
 
 use std::io;
 
+use berth_guard::failing;
 use berth_plan::message::{Failure, Stage};
 
 /// Turns an error into the failure of a step.
@@ -12,7 +13,7 @@ pub(crate) trait At<T> {
 
 impl<T> At<T> for io::Result<T> {
     fn at(self, stage: Stage, what: impl FnOnce() -> String) -> Result<T, Failure> {
-        self.map_err(|error| Failure {
+        self.and_then(|value| failing::step().map(|()| value)).map_err(|error| Failure {
             stage,
             errno: error.raw_os_error().unwrap_or(0),
             message: format!("{}: {}", what(), describe(&error)),

@@ -5,6 +5,7 @@ use std::io;
 
 use berth_cgroup::CgroupError;
 use berth_cri_core::ConfigError;
+use berth_guard::failing;
 use berth_plan::message::Failure;
 
 /// One clause without a full stop, with the object in it.
@@ -57,7 +58,7 @@ pub(crate) trait During<T> {
 
 impl<T> During<T> for io::Result<T> {
     fn during(self, what: impl FnOnce() -> String) -> Outcome<T> {
-        self.map_err(|error| {
+        self.and_then(|value| failing::step().map(|()| value)).map_err(|error| {
             let text = error.to_string();
             let text = text.split(" (os error").next().unwrap_or(&text);
             let mut letters = text.chars();

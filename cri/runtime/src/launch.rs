@@ -104,6 +104,7 @@ pub(crate) fn make(global: &Global, request: &Request<'_>) -> Outcome<Made> {
     match maker.build(&host, &text) {
         Ok(()) => {}
         Err(fault) => {
+            let fault = limits::explain(fault, &cgroup);
             maker.undo(global, &cgroup);
             return Err(fault);
         }

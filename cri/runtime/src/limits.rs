@@ -48,6 +48,16 @@ pub(crate) fn make(host: &Host, path: &str, limits: &Limits) -> Outcome<Cgroup> 
     Ok(cgroup)
 }
 
+/// A start's failure, with its cause where that is the memory's limit: all that is seen of it otherwise is a kill.
+pub(crate) fn explain(fault: Fault, cgroup: &Cgroup) -> Fault {
+    match cgroup.oom_kills() {
+        Ok(1..) => {
+            fault.during("linux.resources.memory.limit: the container was OOM-killed before its program ran; raise it")
+        }
+        _ => fault,
+    }
+}
+
 /// Changes the limits of a cgroup.
 pub(crate) fn change(cgroup: &Cgroup, limits: &Limits) -> Outcome<()> {
     if limits.check_before_update

@@ -95,8 +95,10 @@ impl Store {
         make(&self.root, true).during(|| format!("make {}", self.root.display()))?;
         let path = self.root.join(id);
         match berth_effect::run("container-claim", || make(&path, false)) {
+            Ok(()) => Ok(Folder { path }),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(taken(id)),
-            other => other.during(|| format!("make {}", path.display())).map(|()| Folder { path }),
+            // One system call: when it fails, nothing was made.
+            Err(error) => Err(error).during(|| format!("make {}", path.display())),
         }
     }
 

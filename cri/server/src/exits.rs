@@ -94,13 +94,18 @@ async fn catch_up(runtime: &Weak<Runtime>, sandbox: &Weak<Sandbox>, news: &mut m
 /// A container's first process has ended.
 pub(crate) fn exited(runtime: &Arc<Runtime>, container: &Arc<Container>, exit: &Exit) {
     // Before the cgroup goes: the count goes with it.
-    let kills = runtime.cgroups.open(&container.record.cgroup).and_then(|cgroup| cgroup.oom_kills());
-    let oom_killed = kills.is_ok_and(|kills| kills > 0);
+    let oom_killed = ran_out_of_memory(runtime, container);
     if container.transition(|state| state.exited(exit, oom_killed)) == Moved::Now {
         tracing::info!(container = container.id, code = exit.code, oom_killed, "container ended");
         runtime.tell(ContainerEventType::ContainerStoppedEvent, &container.id, &container.sandbox);
         settle(runtime, container);
     }
+}
+
+/// Whether the kernel has ended processes of a container for want of memory, by its cgroup, which is there still.
+pub(crate) fn ran_out_of_memory(runtime: &Runtime, container: &Container) -> bool {
+    let kills = runtime.cgroups.open(&container.record.cgroup).and_then(|cgroup| cgroup.oom_kills());
+    kills.is_ok_and(|kills| kills > 0)
 }
 
 /// In a task of its own: ends what a container left running, removes its cgroup, writes down how it ended.

@@ -100,6 +100,12 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]
     }
 }
 
+/// Errors after which one receives again. That the peer has gone without reading everything is told once, before the packets
+/// that it had sent until then; the end of the stream follows those.
+fn is_passing(error: rustix::io::Errno) -> bool {
+    matches!(error, rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET)
+}
+
 /// Receives one packet: its length and descriptors. Length 0 is the end of the stream.
 ///
 /// # Errors
@@ -110,7 +116,7 @@ pub fn recv(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Vec
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = loop {
         match rustix::net::recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC) {
-            Err(rustix::io::Errno::INTR) => {}
+            Err(error) if is_passing(error) => {}
             other => break other?,
         }
     };
@@ -134,7 +140,7 @@ pub fn recv_vec(socket: BorrowedFd<'_>, limit: usize) -> io::Result<(Vec<u8>, Ve
     let length = loop {
         // With TRUNC the answer is the packet's length, whatever the buffer's.
         match rustix::net::recv(socket, &mut [0_u8; 0][..], RecvFlags::PEEK | RecvFlags::TRUNC) {
-            Err(rustix::io::Errno::INTR) => {}
+            Err(error) if is_passing(error) => {}
             other => break other?.1,
         }
     };

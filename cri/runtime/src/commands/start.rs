@@ -4,6 +4,7 @@ use std::env;
 use std::fs;
 use std::path::Path;
 
+use berth_cgroup::Host;
 use berth_cri_core::bundle::Listener;
 use berth_oci::embryo::Talk;
 use berth_oci::hooks;
@@ -14,7 +15,7 @@ use crate::fault::{During, Fault, Outcome};
 use crate::global::Global;
 use crate::state::{self, Status};
 use crate::store::{START, Store};
-use crate::{launch, log};
+use crate::{launch, limits, log};
 
 pub(super) fn run(global: &Global, own: &[String]) -> Outcome<u8> {
     let given = arguments::parse(own, &[], Until::End)?;
@@ -48,7 +49,10 @@ pub(super) fn run(global: &Global, own: &[String]) -> Outcome<u8> {
     let mut talk = Talk::resume(connection);
     let followed = launch::follow(&mut talk, record.pid, &record, listener.as_ref());
     let _ = fs::remove_file(folder.path().join(START));
-    followed?;
+    followed.map_err(|fault| match Host::detect().and_then(|host| host.open(&record.cgroup)) {
+        Ok(cgroup) => limits::explain(fault, &cgroup),
+        Err(_) => fault,
+    })?;
     poststart(&global.log, &spec, &record)?;
     Ok(0)
 }

@@ -140,3 +140,27 @@ fn a_limit_below_what_is_used_is_refused_where_asked() {
         assert!(said.error().contains("linux.resources.memory.limit"), "{}", said.error());
     });
 }
+
+/// What little memory a container can start with is asked of it all the same: it starts, or the cause is named.
+#[test]
+fn with_little_memory_a_container_starts_or_says_why() {
+    alone("references name no field", |stage: &Stage| {
+        let with = |limit: u64| {
+            stage.write_with(&["/bin/true"], |one| set(one, "/linux/resources/memory", json!({ "limit": limit })));
+            stage.run()
+        };
+        with(4 << 20).ok();
+        for limit in [64 << 10, 4096] {
+            let said = with(limit).fails();
+            // The kernel decides how far it comes: to its program, which is killed then, or not.
+            let told = said.error().contains("linux.resources.memory.limit");
+            assert!(
+                told || (said.code, said.error().as_str()) == (137, ""),
+                "{limit}: {}: {}",
+                said.code,
+                said.error()
+            );
+            stage.nothing_is_left();
+        }
+    });
+}

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::check::alone;
-use crate::stage::{Stage, set};
+use crate::stage::{Stage, push, set};
 
 const REASON: &str = "references have no crash points";
 
@@ -38,6 +38,79 @@ fn a_create_that_was_killed_is_cleared_away() {
         }
         assert!(points >= 8, "only {points} crash points were visited");
     });
+}
+
+/// Every step of `create` and of its child fails once: it is told, and nothing of the container stays. What fails after
+/// `create` has ended fails `start`, or later, and `delete --force` takes it away.
+#[test]
+fn whatever_step_fails_nothing_half_made_stays() {
+    alone("references have no steps that can be made to fail", |stage: &Stage| {
+        let configurations: [(&str, fn(&Stage, &mut Value)); 2] = [("plain", with_much), ("user", with_users)];
+        for (name, change) in configurations {
+            stage.write_with(&["/bin/true"], |one| change(stage, one));
+            for variable in ["BERTH_FAIL_AT", "BERTH_FAIL_IN_FORK_AT"] {
+                let steps = (1..).take_while(|&step| fails_at(stage, variable, step)).count();
+                println!("{name}, {variable}: {steps} steps were made to fail");
+                assert!(steps >= 10, "{name}, {variable}: only {steps} steps");
+            }
+        }
+    });
+}
+
+/// Whether there was such a step.
+fn fails_at(stage: &Stage, variable: &str, step: u64) -> bool {
+    let id = stage.id("c");
+    let with = |arguments: &[&str]| {
+        let mut command = stage.command(arguments);
+        command.env(variable, step.to_string());
+        stage.finish(command, arguments)
+    };
+    let created = with(&["create", &id]);
+    if created.code != 0 {
+        let said = created.error();
+        assert!(said.contains("input/output error"), "{variable}={step}: {said}");
+        assert_eq!(stage.leftovers(), Vec::<String>::new(), "{variable}={step}: {said}");
+        return true;
+    }
+    let started = with(&["start", &id]);
+    let had = [&created, &started].iter().any(|said| said.error().contains(variable));
+    stage.call(&["delete", "--force", &id]).ok();
+    assert_eq!(stage.leftovers(), Vec::<String>::new(), "{variable}={step}: {}{}", created.error(), started.error());
+    had
+}
+
+fn with_much(stage: &Stage, one: &mut Value) {
+    let source = stage.path("source");
+    fs::create_dir_all(&source).expect("a folder");
+    for mount in [
+        json!({ "destination": "/made/here", "type": "bind", "source": source, "options": ["rbind", "ro"] }),
+        json!({ "destination": "/scratch", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"] }),
+        json!({ "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"] }),
+    ] {
+        push(one, "/mounts", mount);
+    }
+    push(one, "/linux/namespaces", json!({ "type": "cgroup" }));
+    for (pointer, value) in [
+        ("/process/cwd", json!("/work/new")),
+        ("/process/rlimits", json!([{ "type": "RLIMIT_NOFILE", "soft": 100, "hard": 200 }])),
+        ("/process/oomScoreAdj", json!(500)),
+        ("/linux/sysctl", json!({ "kernel.domainname": "example" })),
+        ("/linux/maskedPaths", json!(["/proc/kcore", "/sys/firmware"])),
+        ("/linux/readonlyPaths", json!(["/proc/sys"])),
+        ("/linux/devices", json!([{ "path": "/dev/own", "type": "c", "major": 1, "minor": 3 }])),
+        ("/linux/resources/memory", json!({ "limit": 64 << 20 })),
+        ("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW" })),
+        ("/root/readonly", json!(true)),
+    ] {
+        set(one, pointer, value);
+    }
+}
+
+fn with_users(_: &Stage, one: &mut Value) {
+    push(one, "/linux/namespaces", json!({ "type": "user" }));
+    let map = json!([{ "containerID": 0, "hostID": 100_000, "size": 65536 }]);
+    set(one, "/linux/uidMappings", map.clone());
+    set(one, "/linux/gidMappings", map);
 }
 
 #[test]

@@ -102,6 +102,11 @@ async fn start(runtime: &Arc<Runtime>, container: &Arc<Container>, shim: &Arc<Sh
             Err(Status::unavailable(format!("{error}; what there was of the container was killed")))
         }
         Err(ShimError::Failed(failure)) if delegated => Err(explain_delegate(runtime, container, failure).await),
+        Err(ShimError::Failed(failure)) if exits::ran_out_of_memory(runtime, container) => {
+            let limit = container.limits().memory_limit_in_bytes;
+            let text = format!("the container ran out of memory before its program ran (the limit is {limit} bytes)");
+            Err(Status::unknown(format!("{text}: {}", failure.message)))
+        }
         Err(ShimError::Failed(failure)) => Err(explain(container, &failure)),
         Err(error) => Err(Status::unavailable(error.to_string())),
     }

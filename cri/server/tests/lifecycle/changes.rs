@@ -170,6 +170,11 @@ async fn memory_kills_are_told_apart(bench: Bench) {
     let status = client.exited(&eaten).await;
     assert_eq!((status.exit_code, status.reason.as_str()), (137, "OOMKilled"));
 
+    // One that has too little to begin with is not started, and the cause is named.
+    let starved = client.create(&sandbox, limited(script("starved", "true"), bytes(64 << 10))).await.expect("created");
+    let error = client.start(&starved).await.expect_err("64 KiB are too little");
+    assert!(error.message().contains("ran out of memory") && error.message().contains("65536"), "{error}");
+
     // The same while no runtime is there; and it is still so after another restart.
     let away = start(&client, &sandbox, "away", &format!("sleep 1; {GREEDY}")).await;
     client.service.close().await;

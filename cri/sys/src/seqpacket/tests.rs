@@ -35,6 +35,16 @@ fn a_packet_past_the_buffer_is_refused_and_its_descriptors_closed() {
 }
 
 #[test]
+fn the_last_words_of_a_peer_that_left_something_unread_are_heard() {
+    let (a, b) = pair().expect("pair");
+    send(b.as_fd(), b"never read", &[]).expect("send");
+    send(a.as_fd(), b"last words", &[]).expect("send");
+    drop(a);
+    assert_eq!(recv_vec(b.as_fd(), 100).expect("heard").0, b"last words");
+    assert_eq!(recv_vec(b.as_fd(), 100).expect("the end").0, b"");
+}
+
+#[test]
 fn a_closed_peer_is_an_error() {
     let (a, b) = pair().expect("pair");
     drop(b);
