@@ -25,6 +25,7 @@ pub(super) const PROGRAMS: &[Program] = &[
     Program { name: "cri", package: "berth-cri", target: Some("lifecycle") },
     Program { name: "image", package: "berth-image", target: Some("images") },
     Program { name: "image-lib", package: "berth-image", target: None },
+    Program { name: "oci", package: "berth-runtime", target: Some("oci") },
     Program { name: "shim", package: "berth-shim", target: Some("it") },
     Program { name: "volumes", package: "berth-volumes", target: Some("volumes") },
 ];

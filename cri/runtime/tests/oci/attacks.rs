@@ -118,6 +118,64 @@ fn links_of_an_image_lead_nowhere() {
     });
 }
 
+/// An exec has the capabilities that it is given, and leaves none to what an unprivileged program executes.
+#[test]
+fn capabilities_of_an_exec_are_not_inheritable() {
+    alone("a row of the checklist (CVE-2022-29162)", |stage: &Stage| {
+        let id = stage.id("c");
+        stage.running(&id);
+        let masks = |more: &[&str]| {
+            let command = ["/bin/sh", "-c", "grep -E 'Cap(Inh|Amb)' /proc/self/status"];
+            stage.call(&[&["exec"], more, &[&id], &command].concat()).ok().out()
+        };
+        let none = "CapInh:\t0000000000000000\nCapAmb:\t0000000000000000\n";
+        assert_eq!(masks(&[]), none);
+        // Without those of the configuration: a user gets nothing through a program, either.
+        assert_eq!(masks(&["--user", "1000", "--cap", "CAP_KILL"]), none);
+    });
+}
+
+/// A number is that user's, whatever the image's passwd calls so, and one past the range is nobody's.
+#[test]
+fn a_user_of_digits_is_a_number() {
+    alone("a row of the checklist (CVE-2026-30892)", |stage: &Stage| {
+        let passwd = "root:x:0:0::/root:/bin/sh\n1:x:0:0::/:/bin/sh\n4294967296:x:0:0::/:/bin/sh\n";
+        fs::write(stage.rootfs().join("etc/passwd"), passwd).expect("users");
+        let id = stage.id("c");
+        stage.running(&id);
+        let said = stage.call(&["exec", "--user", "1:2", &id, "sh", "-c", "id -u; id -g"]).ok();
+        assert_eq!(said.out(), "1\n2\n");
+        for user in ["4294967296", "4294967295", "-1", "root", "1:root", "1:4294967296"] {
+            let said = stage.call(&["exec", "--user", user, &id, "true"]).fails();
+            assert!(said.error().contains("--user"), "{user}: {}", said.error());
+        }
+        stage.write_with(&["/bin/true"], |one| set(one, "/process/user/uid", json!(4_294_967_296_u64)));
+        assert!(stage.call(&["run", &stage.id("d")]).fails().error().contains("process.user.uid"));
+    });
+}
+
+/// The terminal is mounted on no file that an image's link leads to.
+#[test]
+fn a_linked_console_is_refused() {
+    alone("a row of the checklist (CVE-2025-52565)", |stage: &Stage| {
+        let (rootfs, id) = (stage.rootfs(), stage.id("c"));
+        fs::write(rootfs.join("work/target"), "as it was").expect("a file");
+        let volume = stage.path("volume");
+        fs::create_dir_all(volume.join("pts")).expect("a folder");
+        symlink("/work/target", volume.join("console")).expect("a link");
+        stage.write_with(&["/bin/true"], |one| {
+            set(one, "/process/terminal", json!(true));
+            let over = json!({ "destination": "/dev", "type": "bind", "source": volume, "options": ["bind"] });
+            one["mounts"].as_array_mut().expect("mounts").insert(2, over);
+        });
+        let (socket, _receiver) = crate::streams::receiver(stage, "console.sock");
+        let said = stage.call(&["create", "--console-socket", &socket, &id]).fails();
+        assert!(said.error().contains("console"), "{}", said.error());
+        assert_eq!(fs::read(rootfs.join("work/target")).expect("the file"), b"as it was");
+        stage.nothing_is_left();
+    });
+}
+
 #[test]
 fn long_names_are_no_way_around_limits() {
     alone("a row of the checklist (CVE-2021-43784)", |stage: &Stage| {

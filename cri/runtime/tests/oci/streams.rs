@@ -32,7 +32,7 @@ fn standard_input_arrives() {
 }
 
 /// Receives a terminal's master at a socket.
-fn receiver(stage: &Stage, name: &str) -> (String, thread::JoinHandle<OwnedFd>) {
+pub(crate) fn receiver(stage: &Stage, name: &str) -> (String, thread::JoinHandle<OwnedFd>) {
     let path = stage.path(name);
     let socket = UnixListener::bind(&path).expect("a socket");
     let receiver = thread::spawn(move || {
