@@ -40,6 +40,7 @@ pub mod ids;
 pub mod mountinfo;
 #[cfg(feature = "cri")]
 pub mod names;
+mod parameters;
 #[cfg(feature = "cri")]
 pub mod reference;
 #[cfg(feature = "cri")]

@@ -7,6 +7,7 @@ use oci_spec::runtime as oci;
 use super::{not_supported, wrong};
 use crate::compile::lower;
 use crate::error::{ConfigError, no_nul};
+use crate::parameters;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Namespaces {
@@ -119,19 +120,6 @@ pub(super) fn maps(field: &str, maps: &Option<Vec<oci::LinuxIdMapping>>) -> Resu
     maps.iter().flatten().enumerate().map(one).collect()
 }
 
-/// Parameters of the IPC and UTS namespaces, ipc_namespaces(7) and uts_namespaces(7).
-const IPC: [&str; 9] = [
-    "kernel/msgmax",
-    "kernel/msgmnb",
-    "kernel/msgmni",
-    "kernel/sem",
-    "kernel/shmall",
-    "kernel/shmmax",
-    "kernel/shmmni",
-    "kernel/shm_rmid_forced",
-    "kernel/msg_next_id",
-];
-
 /// Only parameters of namespaces that the container has for itself.
 pub(super) fn sysctls(linux: &oci::Linux, spaces: &Namespaces) -> Result<Vec<(String, String)>, ConfigError> {
     let mut sysctls: Vec<_> = linux.sysctl().clone().unwrap_or_default().into_iter().collect();
@@ -148,7 +136,7 @@ pub(super) fn sysctls(linux: &oci::Linux, spaces: &Namespaces) -> Result<Vec<(St
         }
         let (own, what) = if path.starts_with("net/") {
             (spaces.own_net, "network")
-        } else if IPC.contains(&path.as_str()) || path.starts_with("fs/mqueue/") {
+        } else if parameters::is_of_ipc(&path) {
             (spaces.own_ipc, "ipc")
         } else if ["kernel/domainname", "kernel/hostname"].contains(&path.as_str()) {
             (spaces.own_uts, "uts")

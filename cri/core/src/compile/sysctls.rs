@@ -8,18 +8,7 @@ use berth_guard::Guard;
 
 use super::NamespaceScope;
 use crate::error::ConfigError;
-
-/// Parameters of the IPC namespace, ipc_namespaces(7).
-const IPC: [&str; 8] = [
-    "kernel/msgmax",
-    "kernel/msgmnb",
-    "kernel/msgmni",
-    "kernel/sem",
-    "kernel/shmall",
-    "kernel/shmmax",
-    "kernel/shmmni",
-    "kernel/shm_rmid_forced",
-];
+use crate::parameters;
 
 /// Checks the parameters and adds containerd's defaults: any port and ping sockets need no capability inside the pod.
 ///
@@ -93,7 +82,7 @@ fn check(name: &str, path: &str, value: &str, network: NamespaceScope, ipc: Name
     }
     let (scope, what, option) = if path.starts_with("net/") || path == "kernel/domainname" {
         (network, "network", "hostNetwork")
-    } else if IPC.contains(&path) || path.starts_with("fs/mqueue/") {
+    } else if parameters::is_of_ipc(path) {
         (ipc, "IPC", "hostIPC")
     } else {
         return Err(ConfigError::new(
