@@ -12,6 +12,7 @@
 //! | [`compile::lower::container`] | an OCI configuration | the plan |
 //! | [`bundle::compile`] | a bundle's OCI configuration | what `berth-oci` executes |
 //! | [`device_filter::compile`] | device rules | the eBPF program for cgroup v2 |
+//! | [`systemd::Place`] | names of a slice and a scope | a unit and its cgroup |
 //! | [`resources::from_cri`] | `LinuxContainerResources` | limits for `cri/cgroup` |
 //!
 //! Before [`compile::container`] the caller looks up on the host what [`compile::host_paths`], [`compile::images`],
@@ -49,6 +50,7 @@ pub mod seccomp;
 pub mod signals;
 #[cfg(feature = "cri")]
 pub mod state;
+pub mod systemd;
 #[cfg(feature = "cri")]
 pub mod users;
 #[cfg(feature = "cri")]
