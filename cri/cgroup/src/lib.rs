@@ -25,4 +25,5 @@ pub use cgroup::{Cgroup, Entrances, Handles};
 pub use devices::{DeviceRule, Devices};
 pub use error::CgroupError;
 pub use host::{Hierarchy, Host, Layout, UnifiedOptions};
+pub use limits::{swap_max, weight};
 pub use usage::{Cpu, DeviceIo, Faults, HugePages, Memory, Pressure, Stall, Tasks, Window};

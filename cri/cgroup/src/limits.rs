@@ -6,7 +6,7 @@ use crate::error::CgroupError;
 /// 1024 -> 100, 262144 -> 10000 (opencontainers/cgroups, `ConvertCPUSharesToCgroupV2Value`).
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the result lies between 1 and 10000")]
 #[expect(clippy::cast_precision_loss, reason = "shares are at most 262144")]
-pub(crate) fn weight(shares: u64) -> u64 {
+pub fn weight(shares: u64) -> u64 {
     match shares {
         0..=2 => 1,
         262_144.. => 10_000,
@@ -33,7 +33,10 @@ pub(crate) fn max(limit: i64) -> String {
 }
 
 /// memory.swap.max of the limits of memory, and of memory and swap together; `None` leaves it.
-pub(crate) fn swap_max(memory: Option<i64>, both: Option<i64>) -> Result<Option<String>, CgroupError> {
+///
+/// # Errors
+/// Two that make no sense together.
+pub fn swap_max(memory: Option<i64>, both: Option<i64>) -> Result<Option<String>, CgroupError> {
     let unsupported = |reason: &str| Err(CgroupError::Unsupported { what: "memory_swap", reason: reason.to_owned() });
     match (memory, both) {
         // No limit of memory means none of swap either, unless one is named.

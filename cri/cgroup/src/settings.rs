@@ -37,6 +37,26 @@ impl Cgroup {
         Ok(())
     }
 
+    /// What some files hold, where the v2 tree has the controllers; those that are not there are left out.
+    pub fn snapshot(&self, files: &[&'static str]) -> Vec<(&'static str, String)> {
+        let Some(folder) = self.v2() else { return Vec::new() };
+        files.iter().filter_map(|file| Some((*file, optional(&folder, file)?))).collect()
+    }
+
+    /// Writes the files of a snapshot again that hold something else by now.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn restore(&self, snapshot: &[(&'static str, String)]) -> Result<(), CgroupError> {
+        let Some(folder) = self.v2() else { return Ok(()) };
+        for (file, value) in snapshot {
+            if optional(&folder, file).is_some_and(|now| now != *value) {
+                write(&folder, file, value.trim_end())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Stops all its processes, or lets them go on: the freezer of v1 where the controllers are there, else
     /// `cgroup.freeze`. Returns once it is so.
     ///
