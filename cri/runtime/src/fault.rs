@@ -7,6 +7,7 @@ use berth_cgroup::CgroupError;
 use berth_cri_core::ConfigError;
 use berth_guard::failing;
 use berth_plan::message::Failure;
+use berth_systemd::SystemdError;
 
 /// One clause without a full stop, with the object in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +42,12 @@ impl From<ConfigError> for Fault {
 
 impl From<CgroupError> for Fault {
     fn from(error: CgroupError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<SystemdError> for Fault {
+    fn from(error: SystemdError) -> Self {
         Self::new(error.to_string())
     }
 }

@@ -27,6 +27,8 @@ const KNOWN: [Known; 11] = [
 pub(crate) struct Global {
     pub(crate) root: PathBuf,
     pub(crate) log: Log,
+    /// Whether containers' cgroups are systemd's to make.
+    pub(crate) systemd: bool,
     pub(crate) version: bool,
     pub(crate) help: bool,
     /// The command with its own.
@@ -42,18 +44,14 @@ pub(crate) fn parse(arguments: &[String]) -> Outcome<Global> {
     };
     let log = Log::open(given.value("log").filter(|path| !path.is_empty()), format, given.flag("debug"))?;
     let driver = given.value("cgroup-manager");
-    if given.flag("systemd-cgroup") || driver == Some("systemd") {
-        let fault = Fault::new("--systemd-cgroup: the systemd cgroup driver is not supported; use the cgroupfs driver");
-        log.error(&fault.message);
-        return Err(fault);
+    if !matches!(driver, None | Some("cgroupfs" | "systemd")) {
+        return Err(Fault::new(format!("--cgroup-manager: {driver:?} is unknown; use cgroupfs or systemd")));
     }
-    if !matches!(driver, None | Some("cgroupfs")) {
-        return Err(Fault::new(format!("--cgroup-manager: {driver:?} is unknown; use cgroupfs")));
-    }
+    let systemd = given.flag("systemd-cgroup") || driver == Some("systemd");
     if !matches!(given.value("rootless"), None | Some("" | "auto" | "true" | "false")) {
         return Err(Fault::new("--rootless: use true, false or auto"));
     }
     let root = PathBuf::from(given.value("root").filter(|root| !root.is_empty()).unwrap_or(ROOT));
     let root = std::path::absolute(&root).during(|| format!("--root {}", root.display()))?;
-    Ok(Global { root, log, version: given.flag("version"), help: given.flag("help"), rest: given.rest })
+    Ok(Global { root, log, systemd, version: given.flag("version"), help: given.flag("help"), rest: given.rest })
 }

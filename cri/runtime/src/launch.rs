@@ -14,6 +14,7 @@ use berth_oci::embryo::{self, Embryo, Handed, Talk, Word};
 use berth_oci::hooks;
 use berth_plan::container::Rootfs;
 use berth_sys::{fd, seqpacket};
+use berth_systemd::Systemd;
 use oci_spec::runtime::Spec;
 use serde_json::json;
 
@@ -21,6 +22,7 @@ use crate::arguments::Given;
 use crate::fault::{During, Fault, Outcome};
 use crate::global::Global;
 use crate::procfs::Stat;
+use crate::scope::{Held, Scoped};
 use crate::store::{Folder, Phase, Record, START, Store};
 use crate::{configuration, console, home, limits, state};
 
@@ -76,7 +78,9 @@ pub(crate) fn make(global: &Global, request: &Request<'_>) -> Outcome<Made> {
     let has_terminal = spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal).unwrap_or(false);
     console::check(has_terminal, !request.stays, request.console_socket.is_some())?;
     let host = Host::detect()?;
-    let path = limits::path(spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref()), request.id);
+    let wanted = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+    let scoped = if global.systemd { Some(Scoped::of(&spec, wanted, request.id, &host)?) } else { None };
+    let path = scoped.as_ref().map_or_else(|| limits::path(wanted, request.id), |scoped| scoped.place.path());
     let cgroup = host.open(&path).map_err(|error| Fault::from(error).during("linux.cgroupsPath"))?;
 
     // Before it is in the record, from which it would be taken away.
@@ -84,6 +88,7 @@ pub(crate) fn make(global: &Global, request: &Request<'_>) -> Outcome<Made> {
 
     let mut record = Record::new(request.id, spec.version(), &bundle);
     record.cgroup = cgroup.path().to_owned();
+    record.unit = scoped.as_ref().map(|scoped| scoped.place.unit.clone()).unwrap_or_default();
     record.annotations = spec.annotations().clone().unwrap_or_default().into_iter().collect();
     let kept = kept_descriptors(request.preserve_fds)?;
     let mut compiled = compile(&spec, &record, request, &host, &cgroup, kept.len())?;
@@ -100,7 +105,8 @@ pub(crate) fn make(global: &Global, request: &Request<'_>) -> Outcome<Made> {
     }
 
     let folder = store.claim(request.id)?;
-    let mut maker = Maker { request, folder, record, compiled, kept, embryo: None, terminal: None };
+    let mut maker =
+        Maker { request, folder, record, scoped, taken: false, compiled, kept, embryo: None, terminal: None };
     match maker.build(&host, &text) {
         Ok(()) => {}
         Err(fault) => {
@@ -145,6 +151,9 @@ struct Maker<'a> {
     request: &'a Request<'a>,
     folder: Folder,
     record: Record,
+    scoped: Option<Scoped>,
+    /// Whether the unit is somebody else's.
+    taken: bool,
     compiled: Compiled,
     kept: Vec<OwnedFd>,
     embryo: Option<Embryo>,
@@ -155,7 +164,11 @@ impl Maker<'_> {
     fn build(&mut self, host: &Host, text: &[u8]) -> Outcome<()> {
         self.folder.write(&self.record)?;
         self.folder.keep_configuration(text)?;
-        let cgroup = limits::make(host, &self.record.cgroup, &self.compiled.limits)?;
+        let held = self.hold(host)?;
+        let cgroup = match &held {
+            None => limits::make(host, &self.record.cgroup, &self.compiled.limits)?,
+            Some(held) => limits::make(host, &self.record.cgroup, &held.limits)?,
+        };
         let handles = cgroup.handles()?;
         let start = if self.request.waits { Some(self.listen()?) } else { None };
         // Hooks are run where the bundle is.
@@ -171,6 +184,9 @@ impl Maker<'_> {
         let embryo = embryo::container(&self.compiled.bundle, &handed)?;
         drop(start);
         let embryo = self.embryo.insert(embryo);
+        if let Some(held) = held {
+            held.release(&self.record.unit, &cgroup, &self.compiled.limits)?;
+        }
         loop {
             match embryo.talk.hear()? {
                 Word::Created => break,
@@ -202,6 +218,15 @@ impl Maker<'_> {
         }
     }
 
+    /// Has systemd make the cgroup, where it is to.
+    fn hold(&mut self, host: &Host) -> Outcome<Option<Held>> {
+        let Some(scoped) = &self.scoped else { return Ok(None) };
+        let cgroup = host.open(&self.record.cgroup)?;
+        let held = Held::start(scoped, &self.record.id, &cgroup, &self.compiled.limits)?;
+        self.taken = held.is_err();
+        held.map(Some)
+    }
+
     /// By a name relative to its folder, since a socket's path may have 107 bytes only.
     fn listen(&self) -> Outcome<OwnedFd> {
         let path = self.folder.path();
@@ -215,7 +240,8 @@ impl Maker<'_> {
         if let Some(embryo) = &self.embryo {
             embryo.kill();
         }
-        let outcome = discard(cgroup).and_then(|()| self.folder.remove());
+        let discarded = if self.taken { Ok(()) } else { discard(cgroup, &self.record.unit) };
+        let outcome = discarded.and_then(|()| self.folder.remove());
         if let Err(fault) = outcome {
             global.log.warn(&format!("container {} is not wholly undone: {}", self.request.id, fault.message));
         }
@@ -271,8 +297,11 @@ fn hand_over(listener: &Listener, notifications: &OwnedFd, pid: i32, record: &Re
     seqpacket::send(socket.as_fd(), state.to_string().as_bytes(), &[notifications.as_fd()]).during(act)
 }
 
-/// Ends what is in a cgroup, and the cgroup.
-pub(crate) fn discard(cgroup: &Cgroup) -> Outcome<()> {
+/// Ends what is in a cgroup, and the cgroup with its unit, where it has one.
+pub(crate) fn discard(cgroup: &Cgroup, unit: &str) -> Outcome<()> {
+    if !unit.is_empty() {
+        return Ok(Systemd::connect()?.end_scope(unit, cgroup)?);
+    }
     cgroup.kill()?;
     Ok(cgroup.remove()?)
 }

@@ -1,4 +1,4 @@
-//! The container's cgroup: where it is, and making and changing it.
+//! The container's cgroup: where it is, and making and changing it. What systemd makes of it is in [`crate::scope`].
 
 use std::fs;
 use std::path::Path;
@@ -6,6 +6,7 @@ use std::path::Path;
 use berth_cgroup::{Cgroup, Host, Layout};
 use berth_cri_core::bundle::resources::Limits;
 use berth_cri_core::device_filter;
+use berth_systemd::Systemd;
 
 use crate::fault::{Fault, Outcome};
 
@@ -58,8 +59,8 @@ pub(crate) fn explain(fault: Fault, cgroup: &Cgroup) -> Fault {
     }
 }
 
-/// Changes the limits of a cgroup.
-pub(crate) fn change(cgroup: &Cgroup, limits: &Limits) -> Outcome<()> {
+/// Changes the limits of a cgroup, which may be a unit's.
+pub(crate) fn change(cgroup: &Cgroup, limits: &Limits, unit: &str) -> Outcome<()> {
     if limits.check_before_update
         && let Some(limit) = limits.resources.memory_limit.and_then(|limit| u64::try_from(limit).ok())
         && let Some(memory) = cgroup.memory()?
@@ -69,6 +70,9 @@ pub(crate) fn change(cgroup: &Cgroup, limits: &Limits) -> Outcome<()> {
         return Err(Fault::new(format!(
             "linux.resources.memory.limit: unable to set memory limit to {limit} (current usage: {usage})"
         )));
+    }
+    if !unit.is_empty() {
+        Systemd::connect()?.limit(unit, cgroup, &limits.resources, &limits.settings)?;
     }
     cgroup.apply(&limits.resources)?;
     Ok(cgroup.set(&limits.settings)?)

@@ -22,6 +22,7 @@ mod launch;
 mod limits;
 mod log;
 mod procfs;
+mod scope;
 mod sealed;
 mod signals;
 mod state;

@@ -57,6 +57,9 @@ pub(crate) struct Record {
     pub(crate) annotations: BTreeMap<String, String>,
     /// In every hierarchy.
     pub(crate) cgroup: String,
+    /// systemd's unit, where it made the cgroup; else empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) unit: String,
 }
 
 impl Record {
@@ -74,6 +77,7 @@ impl Record {
             owner: berth_sys::process::effective_user(),
             annotations: BTreeMap::new(),
             cgroup: String::new(),
+            unit: String::new(),
         }
     }
 }

@@ -125,14 +125,18 @@ impl Systemd {
         }
     }
 
-    /// Kills what is in a scope, stops it, and removes what is left of its cgroup. One that is gone is fine.
+    /// Kills what is in a scope, stops it, and removes what is left of its cgroup. One that is gone is fine, and a unit of
+    /// that name whose cgroup is another is left alone.
     ///
     /// # Errors
     /// Processes that do not die, and what systemd or the kernel refuses.
     pub fn end_scope(&mut self, unit: &str, cgroup: &Cgroup) -> Result<(), SystemdError> {
         // By us, at once: systemd would ask first, and wait for up to 90 s.
         cgroup.kill()?;
-        self.stop(unit)?;
+        let own = self.cgroup_of(unit)?;
+        if own.is_empty() || own == cgroup.path() {
+            self.stop(unit)?;
+        }
         Ok(cgroup.remove()?)
     }
 }

@@ -62,7 +62,7 @@ fn end(record: &Record) -> Outcome<()> {
 /// and change nothing.
 pub(super) fn destroy(global: &Global, folder: &Folder, record: &Record) -> Outcome<()> {
     if !record.cgroup.is_empty() {
-        launch::discard(&state::cgroup(record)?)?;
+        launch::discard(&state::cgroup(record)?, &record.unit)?;
     }
     // A bundle whose configuration can't be read any more has no hooks.
     let hooks = folder.configuration().and_then(|spec| Ok(Hooks::of(&spec)?.poststop)).unwrap_or_default();

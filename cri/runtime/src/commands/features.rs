@@ -1,7 +1,7 @@
 //! `features`: what this runtime can do (features.md). What is missing here is refused by its name.
 
 use berth_cri_core::bundle::{NAMESPACE_WORDS, mount_options};
-use berth_cri_core::capabilities;
+use berth_cri_core::{capabilities, systemd};
 use serde_json::json;
 
 use crate::arguments::{self, Until};
@@ -21,7 +21,7 @@ pub(super) fn run(_: &Global, own: &[String]) -> Outcome<u8> {
         "linux": {
             "namespaces": NAMESPACE_WORDS,
             "capabilities": capabilities::names(capabilities::ALL).collect::<Vec<_>>(),
-            "cgroup": { "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true },
+            "cgroup": { "v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true },
             "seccomp": {
                 "enabled": true,
                 "actions": [
@@ -80,7 +80,7 @@ pub(super) fn run(_: &Global, own: &[String]) -> Outcome<u8> {
             "io.berth.oci.version": env!("CARGO_PKG_VERSION"),
             "org.opencontainers.runc.checkpoint.enabled": "false",
         },
-        "potentiallyUnsafeConfigAnnotations": [],
+        "potentiallyUnsafeConfigAnnotations": [systemd::PREFIX],
     });
     let text = serde_json::to_string_pretty(&value).map_err(|error| Fault::new(error.to_string()))?;
     println!("{text}");

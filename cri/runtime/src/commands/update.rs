@@ -81,7 +81,7 @@ pub(super) fn run(global: &Global, own: &[String]) -> Outcome<u8> {
     };
     let host = Host::detect()?;
     let compiled = resources::update(Some(&wanted), &CgroupLayout::from(&host))?;
-    limits::change(&state::cgroup(&record)?, &compiled)?;
+    limits::change(&state::cgroup(&record)?, &compiled, &record.unit)?;
     Ok(0)
 }
 
