@@ -27,6 +27,26 @@ pub struct HostFacts {
     pub filters: Filters,
 }
 
+/// Who makes the cgroups of containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CgroupDriver {
+    /// The runtime, in the cgroup file systems.
+    #[default]
+    Cgroupfs,
+    /// systemd, as scopes in slices.
+    Systemd,
+}
+
+impl CgroupDriver {
+    /// As the kubelet's configuration calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cgroupfs => "cgroupfs",
+            Self::Systemd => "systemd",
+        }
+    }
+}
+
 /// Processor architectures that Berth knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Arch {

@@ -97,7 +97,7 @@ impl Command {
     async fn begin(&self, container: &Arc<Container>, arguments: Vec<String>, stdio: Stdio) -> Result<Ends, Status> {
         let (work, inside, id) = (Arc::clone(&self.runtime), Arc::clone(container), self.id.clone());
         let prepared = blocking(move || Prepared::new(&work, &inside, &id, &arguments, stdio)).await??;
-        let Entry { handles, tasks } = &prepared.entry;
+        let Entry { handles, tasks, .. } = &prepared.entry;
         let request = Request::Exec { exec: self.id.clone(), cgroup_tasks: *tasks, cgroup_v2: handles.v2.is_some() };
         let streams = prepared.theirs.iter().flatten();
         let descriptors: Vec<_> = [&prepared.plan]

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use berth_cri_core::host::CgroupDriver;
 use berth_image::Options;
 
 use crate::Handlers;
@@ -25,6 +26,8 @@ pub struct Config {
     pub cdi_spec_dirs: Vec<PathBuf>,
     /// `<host>/hosts.toml`, as containerd reads them. `/etc/berth/certs.d`.
     pub registry_config_dir: PathBuf,
+    /// Who makes the cgroups of containers; clients learn it by RuntimeConfig. `Cgroupfs`.
+    pub cgroup_driver: CgroupDriver,
     /// Parent of the cgroups of sandboxes that name none, from the root of the hierarchies. `/berth`.
     pub cgroup_parent: String,
     /// Where the URLs of Exec, Attach and PortForward lead; port 0 is any free one. The listener is there once the first
@@ -49,6 +52,7 @@ impl Default for Config {
             cni_cache_dir: "/var/lib/cni".into(),
             cdi_spec_dirs: vec!["/etc/cdi".into(), "/var/run/cdi".into()],
             registry_config_dir: "/etc/berth/certs.d".into(),
+            cgroup_driver: CgroupDriver::default(),
             cgroup_parent: "/berth".to_owned(),
             stream_address: (Ipv4Addr::LOCALHOST, 0).into(),
             handlers: Handlers::default(),

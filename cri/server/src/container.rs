@@ -1,6 +1,6 @@
 //! A container.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use berth_cri_core::state::ContainerState;
 use berth_cri_proto::v1 as cri;
@@ -23,6 +23,8 @@ pub(crate) struct Container {
     limits: Mutex<cri::LinuxContainerResources>,
     state: watch::Sender<ContainerState>,
     pub(crate) meter: Meter,
+    /// How many processes of the pod had been killed for memory when this container's scope was made.
+    pod_kills: OnceLock<u64>,
 }
 
 impl Container {
@@ -35,6 +37,7 @@ impl Container {
             limits: Mutex::new(limits),
             state: watch::Sender::new(state),
             meter: Meter::default(),
+            pod_kills: OnceLock::new(),
         })
     }
 
@@ -70,6 +73,30 @@ impl Container {
     /// Its states from now on.
     pub(crate) fn changes(&self) -> watch::Receiver<ContainerState> {
         self.state.subscribe()
+    }
+
+    /// Remembers how many processes of its pod have been killed for memory.
+    pub(crate) fn note_pod_kills(&self, runtime: &Runtime) {
+        if let Some(kills) = self.kills_of_pod(runtime) {
+            let _ = self.pod_kills.set(kills);
+        }
+    }
+
+    /// Whether the kernel has ended processes of it for want of memory. systemd removes a scope's cgroup as soon as it is
+    /// empty, and the count with it: where its first process was `killed`, the pod's, which includes it, has grown then. (Of
+    /// two containers of a pod that end by SIGKILL, one for memory, both are taken for it.)
+    pub(crate) fn ran_out_of_memory(&self, runtime: &Runtime, killed: bool) -> bool {
+        let own = runtime.cgroups.open(&self.record.cgroup).and_then(|cgroup| cgroup.oom_kills());
+        match (own, self.pod_kills.get()) {
+            (Ok(kills), _) => kills > 0,
+            (Err(_), Some(before)) => killed && self.kills_of_pod(runtime).is_some_and(|now| now > *before),
+            (Err(_), None) => false,
+        }
+    }
+
+    fn kills_of_pod(&self, runtime: &Runtime) -> Option<u64> {
+        let (pod, _) = self.record.cgroup.rsplit_once('/')?;
+        runtime.cgroups.open(pod).ok()?.oom_kills().ok()
     }
 
     /// Waits until it runs no more.

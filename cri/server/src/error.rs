@@ -25,6 +25,8 @@ pub enum OpenError {
     Abnormal(#[source] tokio::task::JoinError),
     #[error("cgroups: {0}")]
     Cgroups(#[from] berth_cgroup::CgroupError),
+    #[error(transparent)]
+    Systemd(#[from] berth_systemd::SystemdError),
 }
 
 impl OpenError {

@@ -7,10 +7,12 @@ use berth_cri_core::state::{ContainerState, Moved, SandboxState};
 use berth_cri_proto::v1::ContainerEventType;
 use berth_effect::record;
 use berth_plan::message::{Event, Exit, Held};
+use berth_sys::signal::SIGKILL;
 use tokio::sync::mpsc;
 
+use crate::cgroups;
 use crate::container::Container;
-use crate::records::{self, Phase};
+use crate::records::{self, ContainerRecord, Phase};
 use crate::runtime::Runtime;
 use crate::sandbox::{self, Sandbox};
 use crate::shim::{News, ShimError};
@@ -94,18 +96,12 @@ async fn catch_up(runtime: &Weak<Runtime>, sandbox: &Weak<Sandbox>, news: &mut m
 /// A container's first process has ended.
 pub(crate) fn exited(runtime: &Arc<Runtime>, container: &Arc<Container>, exit: &Exit) {
     // Before the cgroup goes: the count goes with it.
-    let oom_killed = ran_out_of_memory(runtime, container);
+    let oom_killed = container.ran_out_of_memory(runtime, exit.signal == SIGKILL);
     if container.transition(|state| state.exited(exit, oom_killed)) == Moved::Now {
         tracing::info!(container = container.id, code = exit.code, oom_killed, "container ended");
         runtime.tell(ContainerEventType::ContainerStoppedEvent, &container.id, &container.sandbox);
         settle(runtime, container);
     }
-}
-
-/// Whether the kernel has ended processes of a container for want of memory, by its cgroup, which is there still.
-pub(crate) fn ran_out_of_memory(runtime: &Runtime, container: &Container) -> bool {
-    let kills = runtime.cgroups.open(&container.record.cgroup).and_then(|cgroup| cgroup.oom_kills());
-    kills.is_ok_and(|kills| kills > 0)
 }
 
 /// In a task of its own: ends what a container left running, removes its cgroup, writes down how it ended.
@@ -123,7 +119,7 @@ pub(crate) fn settle(runtime: &Arc<Runtime>, container: &Arc<Container>) {
             return;
         }
         let settled = blocking(move || {
-            end_cgroup(&runtime, &container.record.cgroup);
+            end_container(&runtime, &container.record);
             write_exit(&runtime, &container);
         });
         let _ = settled.await;
@@ -135,6 +131,13 @@ pub(crate) fn end_cgroup(runtime: &Runtime, path: &str) {
     let ended = runtime.cgroups.open(path).and_then(|cgroup| cgroup.kill().and_then(|()| cgroup.remove()));
     if let Err(error) = ended {
         tracing::warn!(%error, "a cgroup is left");
+    }
+}
+
+/// As [`end_cgroup`], a container's.
+pub(crate) fn end_container(runtime: &Runtime, record: &ContainerRecord) {
+    if let Err(error) = cgroups::end(runtime, record) {
+        tracing::warn!(container = record.id, %error, "a container's cgroup is left");
     }
 }
 

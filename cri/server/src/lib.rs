@@ -50,6 +50,7 @@ mod user_namespaces;
 mod volume_images;
 mod watched;
 
+pub use berth_cri_core::host::CgroupDriver;
 pub use config::Config;
 pub use descriptors::raise_descriptor_limit;
 pub use error::OpenError;

@@ -70,6 +70,9 @@ pub(crate) struct ContainerRecord {
     pub(crate) volume_images: BTreeMap<String, String>,
     pub(crate) log_path: String,
     pub(crate) cgroup: String,
+    /// systemd's unit, where it makes the cgroup; else empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) unit: String,
     pub(crate) stop_signal: i32,
     pub(crate) uid: u32,
     pub(crate) gid: u32,

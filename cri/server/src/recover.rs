@@ -218,7 +218,7 @@ fn containers(runtime: &Arc<Runtime>, adopted: &Adopted, undo: &Undo) -> Result<
         // is settled.
         let unread = !removed && exit.is_none() && runtime.places.exit(&record.sandbox, &id).exists();
         if boot_id == runtime.boot_id && !alive && !unread {
-            exits::end_cgroup(runtime, &record.cgroup);
+            exits::end_container(runtime, &record);
         }
         if removed && boot_id == runtime.boot_id {
             remove_remains(runtime, &record.sandbox, &id);

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use berth_cgroup::{Cgroup, CgroupError, Host, Resources};
+use berth_cri_core::host::CgroupDriver;
+use berth_cri_core::systemd::Slice;
 use berth_cri_core::{HostFacts, ids, names};
 use berth_cri_proto::v1::ContainerEventResponse;
 use berth_image::{RegistryConfig, Store};
@@ -15,6 +17,7 @@ use tokio::sync::{OnceCell, broadcast};
 use tonic::Status;
 
 use crate::Config;
+use crate::cgroups;
 use crate::container::Container;
 use crate::execs::Execs;
 use crate::handlers;
@@ -130,6 +133,16 @@ impl Runtime {
         format!("{}/pod-{sandbox}", self.config.cgroup_parent.trim_end_matches('/'))
     }
 
+    /// As [`Runtime::own_cgroup_parent`], where systemd makes it.
+    pub(crate) fn own_slice(&self, sandbox: &str) -> Result<Slice, Status> {
+        let name = format!("{}-{sandbox}.slice", self.slice_stem());
+        Slice::parse(&name).map_err(|error| Status::internal(format!("the sandbox's slice: {error}")))
+    }
+
+    fn slice_stem(&self) -> &str {
+        self.config.cgroup_parent.trim_matches('/')
+    }
+
     /// Makes and limits a cgroup. Parents that are empty for a moment are not removed meanwhile.
     pub(crate) fn create_cgroup(&self, path: &str, limits: &Resources) -> Result<Cgroup, CgroupError> {
         let _turn = self.cgroup_parents.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,6 +156,11 @@ impl Runtime {
             && parent.exists()
         {
             parent.remove_if_empty();
+        }
+        if self.config.cgroup_driver == CgroupDriver::Systemd
+            && let Ok(slice) = Slice::parse(&format!("{}.slice", self.slice_stem()))
+        {
+            cgroups::end_slice(self, &slice.path());
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use berth_cgroup::Host;
+use berth_cri_core::host::CgroupDriver;
 use berth_cri_proto::v1::ContainerEventResponse;
 use berth_image::{RegistryConfig, Store};
 use berth_stream::Backend;
@@ -91,6 +92,9 @@ fn prepare(config: Config) -> Result<Runtime, OpenError> {
     }
     let images = Store::open(&places.root, config.images.clone())?;
     let cgroups = Host::detect()?;
+    if config.cgroup_driver == CgroupDriver::Systemd {
+        berth_systemd::check(&cgroups)?;
+    }
     let facts = facts::probe(&cgroups);
     apparmor::load_default(&facts, &places);
     let (events, _) = broadcast::channel(EVENTS);

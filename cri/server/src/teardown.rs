@@ -11,6 +11,7 @@ use berth_plan::message::{Request, Target};
 use berth_sys::signal::SIGKILL;
 use tonic::Status;
 
+use crate::cgroups;
 use crate::container::Container;
 use crate::exits::{self, end_cgroup, mark_stopped};
 use crate::files;
@@ -125,8 +126,7 @@ pub(crate) async fn remove_container(runtime: &Arc<Runtime>, container: &Arc<Con
 
 /// The record goes first: what is left without it belongs to nobody, and recovery removes it.
 fn container_files(runtime: &Runtime, container: &Container) -> Result<(), String> {
-    let cgroup = runtime.cgroups.open(&container.record.cgroup);
-    cgroup.and_then(|cgroup| cgroup.kill().and_then(|()| cgroup.remove())).map_err(|error| error.to_string())?;
+    cgroups::end(runtime, &container.record).map_err(|error| error.to_string())?;
     container_remains(runtime, &container.sandbox, &container.id)
 }
 
@@ -225,6 +225,7 @@ pub(crate) fn release(runtime: &Runtime, id: &str, has_network: bool) -> Result<
 pub(crate) fn remove_cgroup_parents(runtime: &Runtime, made: &[String]) {
     let turn = runtime.cgroup_parents.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     for path in made.iter().rev() {
+        cgroups::end_slice(runtime, path);
         if let Ok(cgroup) = runtime.cgroups.open(path)
             && cgroup.exists()
         {

@@ -27,6 +27,7 @@ mod startup;
 
 use std::env;
 use std::ffi::OsString;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -49,6 +50,9 @@ fn main() -> ExitCode {
             }
         };
     }
+    if arguments.as_slice() == ["--hold"] {
+        return hold();
+    }
     let Some(options) = options(&arguments) else {
         eprintln!("usage: berth-shim --dir DIR [--tasks FILE]... [--cgroup DIR]");
         return ExitCode::from(2);
@@ -60,6 +64,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Waits for the end of standard input, which comes when the runtime wants it or is gone: a process that keeps a unit of
+/// systemd's while nobody else is in it.
+fn hold() -> ExitCode {
+    let mut input = [0];
+    while matches!(io::stdin().read(&mut input), Ok(count) if count > 0) {}
+    ExitCode::SUCCESS
 }
 
 fn options(arguments: &[OsString]) -> Option<Options> {

@@ -7,7 +7,7 @@ use berth_guard::Guard;
 use berth_plan::container as plan;
 use oci_spec::runtime as oci;
 
-use super::{NamespaceScope, devices, lower, mounts, process, sandbox, security};
+use super::{NamespaceScope, SandboxPlan, devices, lower, mounts, process, sandbox, security};
 use crate::{
     capabilities,
     error::{ConfigError, no_nul},
@@ -70,7 +70,7 @@ pub fn container(
     let mut oci_linux = oci::Linux::default();
     oci_linux
         .set_resources(Some(oci_resources))
-        .set_cgroups_path(Some(names::cgroup(&sandbox.plan.cgroup_parent, &paths.container).into()))
+        .set_cgroups_path(Some(cgroups_path(sandbox.plan, &paths.container)?.into()))
         .set_namespaces(Some(namespaces(sandbox, &security, &pid)))
         .set_devices((!nodes.nodes.is_empty()).then_some(nodes.nodes))
         .set_seccomp(profile)
@@ -117,7 +117,7 @@ pub fn container(
 }
 
 /// Where a container's log lies: below its sandbox's log folder, or nowhere when either is not named.
-pub fn log_path(plan: &super::SandboxPlan, config: &cri::ContainerConfig) -> Result<String, ConfigError> {
+pub fn log_path(plan: &SandboxPlan, config: &cri::ContainerConfig) -> Result<String, ConfigError> {
     const FIELD: &str = "log_path";
     no_nul(FIELD, &config.log_path)?;
     if plan.log_directory.is_empty() || config.log_path.is_empty() {
@@ -331,6 +331,14 @@ fn oci_limits(limits: &cri::LinuxContainerResources) -> Result<oci::LinuxResourc
         .set_hugepage_limits((!pages.is_empty()).then_some(pages))
         .set_unified((!unified.is_empty()).then_some(unified));
     Ok(resources)
+}
+
+/// In the form that runtimes take with either driver.
+fn cgroups_path(plan: &SandboxPlan, id: &str) -> Result<String, ConfigError> {
+    let scope =
+        plan.scope(id).map_err(|error| ConfigError::new("linux.cgroup_parent", error.to_string(), "make it anew"))?;
+    let scope = scope.and_then(|place| place.cgroups_path());
+    Ok(scope.unwrap_or_else(|| names::cgroup(&plan.cgroup_parent, id)))
 }
 
 /// containerd's, which tools look for. Annotations of the pod and labels of the image stay out: an OCI runtime acts on

@@ -38,6 +38,8 @@ pub struct Runtime<'a> {
     pub bundle: &'a str,
     /// Whether it knows recursive read-only mounts.
     pub recursive_read_only: bool,
+    /// Whether it makes cgroups through systemd.
+    pub systemd_cgroup: bool,
 }
 
 impl Runtime<'_> {
@@ -45,6 +47,9 @@ impl Runtime<'_> {
         let mut command = vec![self.program.to_owned()];
         command.extend(self.args.iter().cloned());
         command.extend(["--root", self.root].map(str::to_owned));
+        if self.systemd_cgroup {
+            command.push("--systemd-cgroup".to_owned());
+        }
         if let Some(log) = log {
             command.extend(["--log", log, "--log-format", "json"].map(str::to_owned));
         }
@@ -255,6 +260,7 @@ mod tests {
             root: "/root",
             bundle: "/bundle",
             recursive_read_only: false,
+            systemd_cgroup: false,
         };
         let mut process = oci::Process::default();
         process.set_cwd("/work".into()).set_env(Some(vec!["A=1".to_owned()]));

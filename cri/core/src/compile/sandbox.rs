@@ -4,6 +4,8 @@ use berth_cri_proto::v1 as cri;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ConfigError, no_nul};
+use crate::host::CgroupDriver;
+use crate::systemd::{NameError, Place, Slice};
 
 /// Whose namespace the containers of a sandbox share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +54,9 @@ pub struct SandboxPlan {
     pub resolv_conf: Option<String>,
     /// Absolute cgroup path, or empty where the caller named none.
     pub cgroup_parent: String,
+    /// systemd's slice there, where systemd makes the containers' cgroups; else empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub slice: String,
     pub port_mappings: Vec<PortMapping>,
     /// Absolute, or empty: no logs.
     pub log_directory: String,
@@ -77,8 +82,31 @@ pub enum PortProtocol {
     Sctp,
 }
 
+/// What the names of containers' scopes begin with: `cri-berth-ID.scope`, as containerd has `cri-containerd-ID.scope`. Tools
+/// find a container by the 64 digits of its id; by containerd's own name they would ask containerd for it.
+const SCOPE_PREFIX: &str = "cri-berth";
+
+impl SandboxPlan {
+    /// The scope of a container, where systemd makes its cgroup.
+    ///
+    /// # Errors
+    /// A slice that is none: the record was changed by somebody else.
+    pub fn scope(&self, container: &str) -> Result<Option<Place>, NameError> {
+        if self.slice.is_empty() {
+            return Ok(None);
+        }
+        Place::scope(Slice::parse(&self.slice)?, SCOPE_PREFIX, container).map(Some)
+    }
+
+    /// Has the containers in a slice.
+    pub fn put_into(&mut self, slice: &Slice) {
+        self.cgroup_parent = slice.path();
+        slice.name().clone_into(&mut self.slice);
+    }
+}
+
 /// Compiles a sandbox's configuration.
-pub fn sandbox(config: &cri::PodSandboxConfig) -> Result<SandboxPlan, ConfigError> {
+pub fn sandbox(config: &cri::PodSandboxConfig, driver: CgroupDriver) -> Result<SandboxPlan, ConfigError> {
     metadata(config)?;
     let linux = config.linux.clone().unwrap_or_default();
     let security = linux.security_context.unwrap_or_default();
@@ -111,6 +139,10 @@ pub fn sandbox(config: &cri::PodSandboxConfig) -> Result<SandboxPlan, ConfigErro
             "set run_as_user too",
         ));
     }
+    let (cgroup_parent, slice) = match driver {
+        CgroupDriver::Cgroupfs => (cgroup_parent(&linux.cgroup_parent)?, String::new()),
+        CgroupDriver::Systemd => slice(&linux.cgroup_parent)?,
+    };
     Ok(SandboxPlan {
         network,
         ipc,
@@ -120,7 +152,8 @@ pub fn sandbox(config: &cri::PodSandboxConfig) -> Result<SandboxPlan, ConfigErro
         hostname: hostname(config, network)?,
         sysctls: super::sysctls::compile(&linux.sysctls, network, ipc)?,
         resolv_conf: config.dns_config.as_ref().map(resolv_conf).transpose()?,
-        cgroup_parent: cgroup_parent(&linux.cgroup_parent)?,
+        cgroup_parent,
+        slice,
         port_mappings: port_mappings(&config.port_mappings, network)?,
         log_directory: log_directory(&config.log_directory)?,
         privileged: security.privileged,
@@ -252,15 +285,30 @@ fn resolv_conf(dns: &cri::DnsConfig) -> Result<String, ConfigError> {
     Ok(text)
 }
 
+const PARENT: &str = "linux.cgroup_parent";
+
+/// The path and the name of a slice; nothing where the caller names none.
+fn slice(parent: &str) -> Result<(String, String), ConfigError> {
+    const REMEDY: &str = "set the kubelet's cgroupDriver to systemd, or this runtime's to cgroupfs";
+    if parent.is_empty() {
+        return Ok((String::new(), String::new()));
+    }
+    let slice = Slice::at(parent).map_err(|error| ConfigError::new(PARENT, error.to_string(), REMEDY))?;
+    let path = slice.path();
+    if path.is_empty() {
+        return Err(ConfigError::new(PARENT, "it is the root slice, which is everybody's", "name a slice of the pod"));
+    }
+    Ok((path, slice.name().to_owned()))
+}
+
 fn cgroup_parent(parent: &str) -> Result<String, ConfigError> {
-    const FIELD: &str = "linux.cgroup_parent";
     if parent.is_empty() {
         return Ok(String::new());
     }
-    no_nul(FIELD, parent)?;
+    no_nul(PARENT, parent)?;
     if !parent.starts_with('/') {
         return Err(ConfigError::new(
-            FIELD,
+            PARENT,
             format!("{parent:?} is not absolute"),
             "set the kubelet's cgroupDriver to cgroupfs, or give a path from the root of the hierarchy",
         ));
@@ -268,7 +316,7 @@ fn cgroup_parent(parent: &str) -> Result<String, ConfigError> {
     let mut clean = String::new();
     for part in parent.split('/').filter(|part| !part.is_empty()) {
         if part == "." || part == ".." || part.chars().any(char::is_control) {
-            return Err(ConfigError::new(FIELD, format!("{parent:?} has a part {part:?}"), "give a plain path"));
+            return Err(ConfigError::new(PARENT, format!("{parent:?} has a part {part:?}"), "give a plain path"));
         }
         clean.push('/');
         clean.push_str(part);

@@ -16,7 +16,7 @@ use oci_spec::runtime as oci;
 use super::*;
 use crate::{
     ConfigError, HostFacts, ImageView, Paths, SandboxView, capabilities,
-    host::{Arch, CgroupLayout, UnifiedOptions},
+    host::{Arch, CgroupDriver, CgroupLayout, UnifiedOptions},
     seccomp::Filters,
     view::{HostPath, Propagation, VolumeImage},
 };
@@ -91,6 +91,7 @@ fn paths() -> Paths {
 
 /// A container in a sandbox, with everything that can be varied.
 struct Case {
+    driver: CgroupDriver,
     facts: HostFacts,
     sandbox: cri::PodSandboxConfig,
     config: cri::ContainerConfig,
@@ -115,7 +116,14 @@ impl Case {
             }),
             ..Default::default()
         };
-        Self { facts: facts(), sandbox: sandbox_config(), config, image: image(), paths: paths() }
+        Self {
+            driver: CgroupDriver::Cgroupfs,
+            facts: facts(),
+            sandbox: sandbox_config(),
+            config,
+            image: image(),
+            paths: paths(),
+        }
     }
 
     fn security(&mut self) -> &mut cri::LinuxContainerSecurityContext {
@@ -145,7 +153,7 @@ impl Case {
     }
 
     fn compile(&self) -> Result<(oci::Spec, plan::Container), ConfigError> {
-        let plan = sandbox(&self.sandbox)?;
+        let plan = sandbox(&self.sandbox, self.driver)?;
         let running = [("target".to_owned(), 99)].into();
         let view = SandboxView {
             id: "sandbox-1",

@@ -43,7 +43,11 @@ pub(crate) fn delegate(
 ) -> Result<(), Status> {
     let features = runtime.handlers.features_of(other);
     let view = View::new(runtime, other, &sandbox.id, &plan.id);
-    let view = delegate::Runtime { recursive_read_only: features.recursive_read_only, ..view.borrow(other) };
+    let view = delegate::Runtime {
+        recursive_read_only: features.recursive_read_only,
+        systemd_cgroup: !sandbox.plan.slice.is_empty(),
+        ..view.borrow(other)
+    };
     delegate::container(&runtime.facts, &view, spec, plan).map_err(|error| invalid(&error))
 }
 
@@ -226,6 +230,7 @@ impl View {
             root: &self.root,
             bundle: &self.bundle,
             recursive_read_only: false,
+            systemd_cgroup: false,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use berth_cri_core::state::ContainerState;
+use berth_cri_core::systemd::Place;
 use berth_cri_core::{ImageView, Paths, SandboxView, cdi, compile, names, resources, signals};
 use berth_cri_proto::v1 as cri;
 use berth_effect::record;
@@ -119,6 +120,8 @@ fn make(
     volume_images::check(&config, &paths.host.images)?;
     let security = applied.config.linux.as_ref().and_then(|linux| linux.security_context.clone()).unwrap_or_default();
     let identity = compile::identity(&security, &view).map_err(|error| invalid(&error))?;
+    let scope = sandbox.plan.scope(id).map_err(|error| Status::internal(format!("the sandbox's slice: {error}")))?;
+    let own = names::cgroup(&sandbox.plan.cgroup_parent, id);
     let record = ContainerRecord {
         id: id.to_owned(),
         sandbox: sandbox.id.clone(),
@@ -127,7 +130,8 @@ fn make(
         image_id: image.id.clone(),
         volume_images: volume_images::ids(&paths.host.images),
         log_path: paths.log_path,
-        cgroup: names::cgroup(&sandbox.plan.cgroup_parent, id),
+        cgroup: scope.as_ref().map_or(own, Place::path),
+        unit: scope.map(|scope| scope.unit).unwrap_or_default(),
         stop_signal: signals::stop(&config, &view),
         uid: identity.uid,
         gid: identity.gid,

@@ -10,6 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 
 use berth_cri_core::compile::{self, NamespaceScope};
+use berth_cri_core::host::CgroupDriver;
 use berth_cri_core::names;
 use berth_cri_core::state::SandboxState;
 use berth_cri_proto::v1::{ContainerEventType, RunPodSandboxRequest, RunPodSandboxResponse};
@@ -32,7 +33,7 @@ pub(crate) async fn call(
 ) -> Result<RunPodSandboxResponse, Status> {
     let other = runtime.handlers.choose(&request.runtime_handler)?;
     let config = required(request.config, "config")?;
-    let mut plan = compile::sandbox(&config).map_err(|error| invalid(&error))?;
+    let mut plan = compile::sandbox(&config, runtime.config.cgroup_driver).map_err(|error| invalid(&error))?;
     if let Some(other) = &other
         && plan.user.is_some()
     {
@@ -68,7 +69,10 @@ pub(crate) async fn call(
     }
     let id = new_id()?;
     if plan.cgroup_parent.is_empty() {
-        plan.cgroup_parent = runtime.own_cgroup_parent(&id);
+        match runtime.config.cgroup_driver {
+            CgroupDriver::Cgroupfs => plan.cgroup_parent = runtime.own_cgroup_parent(&id),
+            CgroupDriver::Systemd => plan.put_into(&runtime.own_slice(&id)?),
+        }
     }
     let missing = runtime.cgroups.missing(&plan.cgroup_parent);
     let record = SandboxRecord {

@@ -74,7 +74,7 @@ pub(crate) async fn call(
 async fn start(runtime: &Arc<Runtime>, container: &Arc<Container>, shim: &Arc<Shim>) -> Result<(i32, i64), Status> {
     let limits = resources::from_cri(&container.limits()).map_err(|error| invalid(&error))?;
     let (work, prepared) = (Arc::clone(runtime), Arc::clone(container));
-    let (plan, entry, delegated) = blocking(move || {
+    let (plan, mut entry, delegated) = blocking(move || {
         let (plan, frame) =
             prepared.plan(&work.places).map_err(|error| Status::internal(format!("its plan: {error}")))?;
         write_start(&work, &prepared.id);
@@ -82,19 +82,30 @@ async fn start(runtime: &Arc<Runtime>, container: &Arc<Container>, shim: &Arc<Sh
         let plan = berth_sys::memfd::sealed("container-plan", &frame)
             .map_err(|error| Status::internal(format!("its plan: {error}")))?;
         make_log_folder(&prepared.record.log_path)?;
-        let entry = cgroups::make(&work, &prepared, &limits)
-            .map_err(|error| Status::unknown(format!("unable to apply cgroup configuration: {error}")))?;
-        // Another runtime brings the container into its cgroups, and stays outside.
-        let entry = if delegated { Entry::default() } else { entry };
+        let make = || {
+            cgroups::make(&work, &prepared, &limits)
+                .map_err(|error| Status::unknown(format!("unable to apply cgroup configuration: {error}")))
+        };
+        // Another runtime brings the container into its cgroups, and stays outside. A scope it makes by itself.
+        let entry = match (delegated, prepared.record.unit.is_empty()) {
+            (false, _) => make()?,
+            (true, true) => make().map(|_| Entry::default())?,
+            (true, false) => Entry::default(),
+        };
         Ok::<_, Status>((plan, entry, delegated))
     })
     .await??;
-    let Entry { handles, tasks } = &entry;
+    let held = entry.held.take();
+    let Entry { handles, tasks, .. } = &entry;
     let request =
         Request::Start { container: container.id.clone(), cgroup_tasks: *tasks, cgroup_v2: handles.v2.is_some() };
     let descriptors: Vec<_> =
         [plan.as_fd()].into_iter().chain(handles.tasks.iter().chain(&handles.v2).map(AsFd::as_fd)).collect();
-    match shim.call(request, &descriptors).await {
+    let answer = shim.call(request, &descriptors).await;
+    if let Some(held) = held {
+        blocking(move || held.release()).await?;
+    }
+    match answer {
         Ok(Reply::Started { pid, started_at }) => Ok((pid, started_at)),
         Ok(_) => Err(Status::internal("the sandbox's shim answers out of turn")),
         Err(error @ (ShimError::Silent | ShimError::Broken | ShimError::Unexpected)) => {
@@ -102,7 +113,7 @@ async fn start(runtime: &Arc<Runtime>, container: &Arc<Container>, shim: &Arc<Sh
             Err(Status::unavailable(format!("{error}; what there was of the container was killed")))
         }
         Err(ShimError::Failed(failure)) if delegated => Err(explain_delegate(runtime, container, failure).await),
-        Err(ShimError::Failed(failure)) if exits::ran_out_of_memory(runtime, container) => {
+        Err(ShimError::Failed(failure)) if container.ran_out_of_memory(runtime, true) => {
             let limit = container.limits().memory_limit_in_bytes;
             let text = format!("the container ran out of memory before its program ran (the limit is {limit} bytes)");
             Err(Status::unknown(format!("{text}: {}", failure.message)))

@@ -53,7 +53,7 @@ fn info(runtime: &Runtime) -> HashMap<String, String> {
         "rootDir": text(&runtime.places.root),
         "stateDir": text(&runtime.places.state),
         "cniConfDir": text(&runtime.config.cni_conf_dir),
-        "cgroupDriver": "cgroupfs",
+        "cgroupDriver": runtime.config.cgroup_driver.name(),
     });
     HashMap::from([("config".to_owned(), config.to_string())])
 }

@@ -12,6 +12,7 @@ use berth_effect::record;
 use tonic::Status;
 
 use super::{invalid, required};
+use crate::cgroups;
 use crate::container::Container;
 use crate::limits;
 use crate::records;
@@ -65,10 +66,13 @@ fn apply(
     old: &LinuxContainerResources,
 ) -> Result<(), CgroupError> {
     let cgroup = runtime.cgroups.open(&container.record.cgroup)?;
-    let outcome = cgroup.apply(change);
+    let write = |limits: &Resources| {
+        cgroups::limit(&container.record.unit, &cgroup, limits).and_then(|()| cgroup.apply(limits))
+    };
+    let outcome = write(change);
     if outcome.is_err()
         && let Ok(old) = resources::from_cri(old)
-        && let Err(error) = cgroup.apply(&old)
+        && let Err(error) = write(&old)
     {
         tracing::warn!(container = container.id, %error, "old limits can't all be put back");
     }

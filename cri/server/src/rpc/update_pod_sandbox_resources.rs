@@ -11,6 +11,7 @@ use berth_cri_proto::v1::{UpdatePodSandboxResourcesRequest, UpdatePodSandboxReso
 use tonic::Status;
 
 use super::invalid;
+use crate::cgroups;
 use crate::limits;
 use crate::records::{Encoded, Phase, PodResources};
 use crate::runtime::Runtime;
@@ -43,7 +44,8 @@ pub(crate) async fn call(
         let others = work.sandboxes().iter().filter(|other| other.plan.cgroup_parent == *parent).count();
         if limited.made_cgroups.contains(parent) && others == 1 {
             // Made with the first container, if not by then.
-            work.create_cgroup(parent, &limits)
+            cgroups::limit_slice(&limited.plan.slice, &limits)
+                .and_then(|()| work.create_cgroup(parent, &limits))
                 .map_err(|error| limits::refused(&error, &format!("failed to limit sandbox {:?}", limited.id)))?;
         }
         limited.set_resources(Some(new));

@@ -302,7 +302,7 @@ fn oom_scores_are_clamped_where_the_host_forbids() {
 
 #[test]
 fn logs_lie_below_the_sandboxes_folder() {
-    let plan = sandbox(&sandbox_config()).expect("accepted");
+    let plan = sandbox(&sandbox_config(), CgroupDriver::Cgroupfs).expect("accepted");
     let log = |path: &str| {
         let config = cri::ContainerConfig { log_path: path.into(), ..Default::default() };
         log_path(&plan, &config).map_err(|error| error.field)

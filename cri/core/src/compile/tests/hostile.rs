@@ -117,7 +117,7 @@ fn annotations_and_labels_reach_nothing() {
         ("run.oci.handler", "krun"),
         ("io.kubernetes.cri.sandbox-id", "other"),
     ];
-    let case = case(|case| {
+    let mut case = case(|case| {
         for (key, value) in hostile {
             case.config.annotations.insert(key.into(), value.into());
             case.sandbox.annotations.insert(key.into(), value.into());
@@ -129,6 +129,14 @@ fn annotations_and_labels_reach_nothing() {
     assert!(annotations.keys().all(|key| key.starts_with("io.kubernetes.cri.")), "{annotations:?}");
     assert_eq!(annotations["io.kubernetes.cri.sandbox-id"], "sandbox-1");
     assert_eq!(plan, Case::new().plan());
+    // Where they would have a unit to reach.
+    case.driver = CgroupDriver::Systemd;
+    case.sandbox.linux.get_or_insert_default().cgroup_parent = "kubepods-podx.slice".into();
+    let (spec, _) = case.compile().expect("accepted");
+    let annotations = spec.annotations().clone().expect("set");
+    assert_eq!(crate::systemd::properties(&annotations), Ok(Vec::new()));
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone()).expect("set");
+    assert_eq!(path.to_str(), Some(&*format!("kubepods-podx.slice:cri-berth:{ID}")));
 }
 
 /// GHSA-7ww5 (RAPL) and its kin: what the kernel shows of the machine.

@@ -71,7 +71,7 @@ fn a_pod_has_one_range_of_users() {
     use cri::NamespaceMode as Mode;
     let with = |users: cri::UserNamespace| {
         let case = case(|case| case.sandbox_namespaces().userns_options = Some(users));
-        sandbox(&case.sandbox).map(|plan| plan.user).map_err(|error| error.field)
+        sandbox(&case.sandbox, CgroupDriver::Cgroupfs).map(|plan| plan.user).map_err(|error| error.field)
     };
     let one = [map(0, 1000, 100_000)];
     assert_eq!(with(users(Mode::Pod, &one, &one)), Ok(Some(UserIds { host: 1000, length: 100_000 })));

@@ -3,7 +3,7 @@
 use super::*;
 
 fn with(change: impl FnOnce(&mut Case)) -> Result<SandboxPlan, ConfigError> {
-    sandbox(&case(change).sandbox)
+    sandbox(&case(change).sandbox, CgroupDriver::Cgroupfs)
 }
 
 fn refused(change: impl FnOnce(&mut Case)) -> String {
@@ -149,6 +149,32 @@ fn cgroup_parents_are_plain_absolute_paths() {
     for text in ["kubepods", "/a/../b", "/./a", "/a\n", "kubepods-besteffort.slice"] {
         assert_eq!(parent(text), Err("linux.cgroup_parent".to_owned()), "{text:?}");
     }
+}
+
+#[test]
+fn with_systemd_the_parent_is_a_slice() {
+    let parent = |text: &str| {
+        let case = case(|case| case.sandbox.linux.get_or_insert_default().cgroup_parent = text.into());
+        sandbox(&case.sandbox, CgroupDriver::Systemd)
+            .map(|plan| (plan.cgroup_parent, plan.slice))
+            .map_err(|error| error.field)
+    };
+    let (path, name) = ("/kubepods.slice/kubepods-podx_y.slice", "kubepods-podx_y.slice");
+    for (text, expected) in
+        [("", ("", "")), (name, (path, name)), (path, (path, name)), (&format!("{path}/"), (path, name))]
+    {
+        assert_eq!(parent(text), Ok((expected.0.to_owned(), expected.1.to_owned())), "{text}");
+    }
+    for text in
+        ["/kubepods/podx", "/a.slice/kubepods-podx.slice", "/", "-.slice", "a-.slice", "a.slice\0", "../a.slice"]
+    {
+        assert_eq!(parent(text), Err("linux.cgroup_parent".to_owned()), "{text:?}");
+    }
+    let plan =
+        SandboxPlan { slice: name.to_owned(), cgroup_parent: path.to_owned(), ..with(|_| {}).expect("accepted") };
+    let scope = plan.scope(ID).expect("a name").expect("systemd's");
+    assert_eq!(scope.path(), format!("{path}/cri-berth-{ID}.scope"));
+    assert_eq!(with(|_| {}).expect("accepted").scope(ID), Ok(None));
 }
 
 #[test]
