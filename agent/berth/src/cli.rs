@@ -134,12 +134,32 @@ pub(crate) struct RuntimeOptions {
     /// CNI plugins of other makers
     #[arg(long, default_value = "/opt/cni/bin", value_name = "DIR")]
     pub(crate) cni_bin_dir: PathBuf,
-    /// The runtime's configuration: OCI runtimes that pods choose by RuntimeClass. Only the default may be missing
+    /// The runtime's configuration: OCI runtimes that pods choose by RuntimeClass, the cgroup driver. Only the default may be missing
     #[arg(long, default_value = file::DEFAULT, value_name = "FILE")]
     pub(crate) runtime_config: PathBuf,
+    /// Who makes containers' cgroups; what --runtime-config says where this is left out, else cgroupfs
+    #[arg(long, value_enum, value_name = "DRIVER")]
+    pub(crate) cgroup_driver: Option<CgroupDriver>,
     /// Registry mirrors and certificates: <host>/hosts.toml, as containerd reads them
     #[arg(long, default_value = "/etc/berth/certs.d", value_name = "DIR")]
     pub(crate) registry_config_dir: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CgroupDriver {
+    /// The runtime, in the cgroup file system
+    Cgroupfs,
+    /// systemd, as scopes in the kubelet's slices (`berth cri` alone)
+    Systemd,
+}
+
+impl From<CgroupDriver> for berth_cri::CgroupDriver {
+    fn from(driver: CgroupDriver) -> Self {
+        match driver {
+            CgroupDriver::Cgroupfs => Self::Cgroupfs,
+            CgroupDriver::Systemd => Self::Systemd,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -4,17 +4,27 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use berth_cri::{Config, Service};
+use berth_cri::{CgroupDriver, Config, Service};
 
 use crate::cli::RuntimeOptions;
 
 pub(crate) mod file;
 
 pub(crate) async fn open(options: &RuntimeOptions) -> Result<Arc<Service>> {
-    Ok(Service::open(config(options)?).await?)
+    let config = config(options)?;
+    if config.cgroup_driver == CgroupDriver::Systemd {
+        bail!(
+            "--cgroup-driver systemd (cgroup_driver in {}): the agent in this program makes the pods' cgroups by itself; \
+             only `berth cri` works with systemd, for a kubelet whose cgroupDriver is systemd",
+            options.runtime_config.display()
+        );
+    }
+    Ok(Service::open(config).await?)
 }
 
 pub(crate) fn config(options: &RuntimeOptions) -> Result<Config> {
+    let file = file::read(&options.runtime_config)?;
+    let named = options.cgroup_driver.map(CgroupDriver::from);
     Ok(Config {
         root: options.root.clone(),
         state: options.state.clone(),
@@ -22,7 +32,8 @@ pub(crate) fn config(options: &RuntimeOptions) -> Result<Config> {
         cni_bin_dirs: vec![options.cni_bin_dir.clone()],
         registry_config_dir: options.registry_config_dir.clone(),
         cgroup_parent: cgroup_parent(&options.state),
-        handlers: file::read(&options.runtime_config)?,
+        cgroup_driver: named.or(file.cgroup_driver).unwrap_or_default(),
+        handlers: file.handlers,
         ..Config::default()
     })
 }

@@ -2,6 +2,7 @@
 //!
 //! ```toml
 //! default_handler = "berth"
+//! cgroup_driver = "cgroupfs"
 //!
 //! [handlers.crun]
 //! path = "/usr/bin/crun"
@@ -9,13 +10,13 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs;
 use std::io::{ErrorKind, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use berth_cri::{BUILT_IN, Handler, Handlers};
+use berth_cri::{BUILT_IN, CgroupDriver, Handler, Handlers};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -33,6 +34,7 @@ const MAX_TEXT: usize = 2 << 10;
 #[serde(deny_unknown_fields)]
 struct Document {
     default_handler: Option<Spanned<String>>,
+    cgroup_driver: Option<Spanned<String>>,
     #[serde(default)]
     handlers: BTreeMap<Spanned<String>, Entry>,
 }
@@ -45,11 +47,18 @@ struct Entry {
     args: Option<Spanned<Vec<String>>>,
 }
 
+/// What a file says.
+#[derive(Debug, Default)]
+pub(crate) struct File {
+    pub(crate) handlers: Handlers,
+    pub(crate) cgroup_driver: Option<CgroupDriver>,
+}
+
 /// What a file says; errors name it, the line and the field.
-pub(crate) fn read(path: &Path) -> Result<Handlers> {
-    let file = match File::open(path) {
+pub(crate) fn read(path: &Path) -> Result<File> {
+    let file = match fs::File::open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound && path == Path::new(DEFAULT) => {
-            return Ok(Handlers::default());
+            return Ok(File::default());
         }
         other => other.with_context(|| format!("--runtime-config: {}", path.display()))?,
     };
@@ -80,7 +89,7 @@ fn line(text: &str, at: usize) -> usize {
     text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
 }
 
-fn parse(text: &str) -> Result<Handlers, Wrong> {
+fn parse(text: &str) -> Result<File, Wrong> {
     let document: Document = toml::from_str(text)
         .map_err(|error| Wrong { at: error.span().map(|span| span.start), words: error.message().to_owned() })?;
     if document.handlers.len() > MAX_HANDLERS {
@@ -97,6 +106,11 @@ fn parse(text: &str) -> Result<Handlers, Wrong> {
         }
         others.insert(name.clone(), handler(&name, entry)?);
     }
+    let cgroup_driver = document.cgroup_driver.map(|name| match name.as_ref().as_str() {
+        "cgroupfs" => Ok(CgroupDriver::Cgroupfs),
+        "systemd" => Ok(CgroupDriver::Systemd),
+        other => wrong(name.span(), format!("cgroup_driver: {other:?} is neither cgroupfs nor systemd")),
+    });
     let default = match document.default_handler {
         None => BUILT_IN.to_owned(),
         Some(name) if *name.as_ref() == BUILT_IN || others.contains_key(name.as_ref()) => name.into_inner(),
@@ -105,7 +119,7 @@ fn parse(text: &str) -> Result<Handlers, Wrong> {
             return wrong(name.span(), words);
         }
     };
-    Ok(Handlers { default, others })
+    Ok(File { handlers: Handlers { default, others }, cgroup_driver: cgroup_driver.transpose()? })
 }
 
 fn handler(name: &str, entry: Entry) -> Result<Handler, Wrong> {
@@ -135,11 +149,12 @@ mod tests {
 
     #[test]
     fn a_file_names_runtimes() {
-        let handlers = parse("").expect("an empty file");
-        assert_eq!((handlers.default.as_str(), handlers.others.len()), ("berth", 0));
-        let text = "default_handler = \"runc\"\n[handlers.runc]\npath = \"/usr/sbin/runc\"\n\
+        let File { handlers, cgroup_driver } = parse("").expect("an empty file");
+        assert_eq!((handlers.default.as_str(), handlers.others.len(), cgroup_driver), ("berth", 0, None));
+        let text = "cgroup_driver = \"systemd\"\ndefault_handler = \"runc\"\n[handlers.runc]\npath = \"/usr/sbin/runc\"\n\
                     [handlers.crun]\npath = \"/usr/bin/crun\"\nargs = [\"--debug\"]\n";
-        let handlers = parse(text).expect("valid");
+        let File { handlers, cgroup_driver } = parse(text).expect("valid");
+        assert_eq!(cgroup_driver, Some(CgroupDriver::Systemd));
         assert_eq!(handlers.default, "runc");
         let crun = Handler { path: "/usr/bin/crun".into(), args: vec!["--debug".to_owned()] };
         assert_eq!(handlers.others["crun"], crun);
@@ -150,6 +165,7 @@ mod tests {
         for (text, at, words) in [
             ("\ndefault_handler = \"x\"\n", 2, "default_handler: there is no handler \"x\""),
             ("default_handlers = \"x\"\n", 1, "unknown field `default_handlers`"),
+            ("\n\ncgroup_driver = \"lxc\"\n", 3, "cgroup_driver: \"lxc\" is neither"),
             ("[handlers.x]\npath = \"/x\"\nroot = \"/y\"\n", 3, "unknown field `root`"),
             ("[handlers.x]\n\npath = \"x\"\n", 3, "handlers.x.path: \"x\" is not an absolute path"),
             ("[handlers.x]\n", 1, "missing field `path`"),
