@@ -227,6 +227,8 @@ enum VmTask {
     FirstPod,
     /// The node as units of systemd's, which come and go while pods run
     Systemd,
+    /// systemd's cgroup driver: `berth-oci`, and `berth cri` under the kubelet
+    SystemdCgroups,
     /// The runtime's own tests on pure cgroup v2, with systemd as init and with AppArmor
     Suites {
         /// Only tests whose names contain one of these
@@ -264,6 +266,10 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<()> {
     let prepare = |prepare: fn() -> Result<()>| if cli.no_build { Ok(()) } else { prepare() };
+    let prepare_debian = || {
+        prepare(prepare_vm)?;
+        vm::fetch_debian().map(drop)
+    };
     match cli.command {
         Task::Ci { full } => ci::run(full),
         Task::Check => check::run(),
@@ -316,13 +322,8 @@ fn run(cli: Cli) -> Result<()> {
             )
         }
         Task::Vm { command: VmTask::FirstPod } => house::run(|| prepare(prepare_vm), scenario::vm::first_pod::play),
-        Task::Vm { command: VmTask::Systemd } => house::run(
-            || {
-                prepare(prepare_vm)?;
-                vm::fetch_debian().map(drop)
-            },
-            scenario::vm::systemd::play,
-        ),
+        Task::Vm { command: VmTask::Systemd } => house::run(prepare_debian, scenario::vm::systemd::play),
+        Task::Vm { command: VmTask::SystemdCgroups } => house::run(prepare_debian, scenario::vm::systemd_cgroups::play),
         Task::Vm { command: VmTask::Suites { filters } } => {
             house::run(|| prepare(prepare_suites), || scenario::vm::suites::play(&filters))
         }

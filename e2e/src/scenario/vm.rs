@@ -4,3 +4,4 @@ pub mod first_pod;
 mod guest;
 pub mod suites;
 pub mod systemd;
+pub mod systemd_cgroups;

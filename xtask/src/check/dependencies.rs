@@ -60,7 +60,7 @@ const BANNED: &[(&str, &str)] = &[
     ("openssl", "one TLS implementation: rustls on aws-lc-rs"),
     ("openssl-sys", "needs a system library at build time"),
     ("ring", "one cryptographic library: aws-lc-rs"),
-    ("zbus", "an agent without a message bus needs no client for one"),
+    ("zbus", "cri/systemd speaks the little D-Bus that systemd wants, without an async runtime"),
 ];
 
 /// A crate of the workspace: its folder and the names of its normal and build dependencies.
