@@ -65,7 +65,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome<u8> {
 
 fn usage() -> String {
     let mut text =
-        "usage: berth-oci [--root DIR] [--log FILE] [--log-format text|json] [--debug] COMMAND …\n\n".to_owned();
+        "usage: berth-oci [--root DIR] [--log FILE] [--log-format text|json] [--debug] [--systemd-cgroup] COMMAND …\n\n".to_owned();
     for (name, what, _) in COMMANDS {
         let _ = writeln!(text, "  {name:<9} {what}");
     }
