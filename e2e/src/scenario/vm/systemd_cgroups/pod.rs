@@ -20,7 +20,7 @@ const RUN: &str = "systemd-run --quiet --collect --property=KillMode=process";
 
 /// Prints what pods have left behind.
 const LEFT: &str = "systemctl list-units --all --plain --no-legend 'cri-berth-*' 'kubepods-*pod*.slice'; \
-    find /sys/fs/cgroup -name 'cri-berth-*' -o -name 'kubepods-*pod*'; pidof berth-shim; ls /run/berth/sandboxes; true";
+    find /sys/fs/cgroup -name 'cri-berth-*' -o -name 'kubepods-*pod*'; pgrep berth-shim; ls /run/berth/sandboxes; true";
 
 pub(super) fn put(image: &mut Initramfs, stage: &Stage) -> Result<()> {
     guest::put_node(image, stage, NODE, KUBELET)?;
@@ -105,7 +105,7 @@ pub(super) fn tell(stage: &Stage, machine: &mut Machine) -> Result<()> {
 
 fn start_runtime(machine: &mut Machine) -> Result<()> {
     machine.run("rm -f /run/berth/cri.sock")?;
-    machine.run(&format!("{RUN} --unit=berth-runtime berth cri --log-level debug"))?;
+    machine.run(&format!("{RUN} --unit=berth-runtime berth cri"))?;
     machine.run("until [ -S /run/berth/cri.sock ]; do sleep 0.5; done").map(drop)
 }
 
