@@ -12,15 +12,21 @@ use anyhow::{Result, ensure};
 
 use crate::{apt, command, paths};
 
-/// What a node's userland needs besides Berth; their dependencies come along.
+/// What a node's userland needs besides Berth, and what Berth's tests run; their dependencies come along.
 const PACKAGES: &[&str] = &[
     "apparmor",
     "base-files",
     "base-passwd",
+    "bash",
+    "busybox-static",
     "coreutils",
+    "criu",
+    "crun",
     "dash",
+    "e2fsprogs",
     "findutils",
     "grep",
+    "hostname",
     "iproute2",
     "kmod",
     "libc-bin",
@@ -33,7 +39,7 @@ const PACKAGES: &[&str] = &[
     "util-linux",
 ];
 /// Changes whenever the image is put together in another way.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
 /// Grows as it is used: only what holds something takes room.
 const SIZE: &str = "2G";
 /// What a minimal Debian links into /usr.
@@ -66,10 +72,10 @@ pub fn fetch() -> Result<PathBuf> {
         fs::remove_dir_all(&work)?;
     }
     let (root, packages) = (work.join("root"), download(&work)?);
-    merge(&root)?;
     for package in packages {
         command::output(Command::new("dpkg-deb").arg("-x").arg(package).arg(&root))?;
     }
+    merge(&root)?;
     configure(&root)?;
     let partial = work.join("image");
     let mut mke2fs = Command::new("mke2fs");
@@ -105,11 +111,16 @@ fn download(work: &Path) -> Result<Vec<PathBuf>> {
     Ok(packages)
 }
 
-/// Packages that still have files in `/bin` put them through the links.
+/// Some packages still have files in `/bin`, and unpacking them puts a folder in the place of a link: so afterwards.
 fn merge(root: &Path) -> Result<()> {
     for name in MERGED {
-        fs::create_dir_all(root.join("usr").join(name))?;
-        symlink(format!("usr/{name}"), root.join(name))?;
+        let (own, merged) = (root.join(name), root.join("usr").join(name));
+        fs::create_dir_all(&merged)?;
+        if own.is_dir() {
+            command::output(Command::new("cp").arg("-a").arg(own.join(".")).arg(&merged))?;
+            fs::remove_dir_all(&own)?;
+        }
+        symlink(format!("usr/{name}"), &own)?;
     }
     Ok(())
 }
@@ -128,6 +139,7 @@ fn configure(root: &Path) -> Result<()> {
     // An empty one would make systemd take this for a first boot, with all its questions.
     fs::write(root.join("etc/machine-id"), "62657274682d766d2d6d616368696e65\n")?;
     fs::write(root.join("etc/fstab"), "")?;
+    fs::write(root.join("etc/hostname"), "berth-vm\n")?;
     let units = root.join("etc/systemd/system");
     symlink("/lib/systemd/system/multi-user.target", units.join("default.target"))?;
     for unit in MASKED {
