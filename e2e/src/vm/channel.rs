@@ -40,11 +40,16 @@ impl Channel {
     /// Runs a shell command of one line and returns what it wrote, to stdout and stderr. `limit` is for the time until
     /// it writes something, and for each pause until it ends.
     pub(super) fn run(&mut self, command: &str, limit: Duration) -> Result<String> {
+        self.run_telling(command, limit, &mut |_| ())
+    }
+
+    /// As [`Channel::run`], and tells each line of the output as it comes.
+    pub(super) fn run_telling(&mut self, command: &str, limit: Duration, tell: &mut dyn FnMut(&str)) -> Result<String> {
         ensure!(!command.contains('\n'), "a command for the guest is one line: {command:?}");
         let stream = self.stream.get_mut();
         stream.set_read_timeout(Some(limit))?;
         stream.write_all(format!("{command}\n").as_bytes())?;
-        let (output, status) = answer(&mut self.stream).with_context(|| format!("in the guest, {command:?}"))?;
+        let (output, status) = answer(&mut self.stream, tell).with_context(|| format!("in the guest, {command:?}"))?;
         if status != "0" {
             bail!("in the guest, {command:?} ended with {status}: {}", output.trim_end());
         }
@@ -53,7 +58,7 @@ impl Channel {
 }
 
 /// Reads up to a line with a status.
-fn answer(stream: &mut impl BufRead) -> Result<(String, String)> {
+fn answer(stream: &mut impl BufRead, tell: &mut dyn FnMut(&str)) -> Result<(String, String)> {
     let mut output = String::new();
     loop {
         let mut line = Vec::new();
@@ -66,6 +71,7 @@ fn answer(stream: &mut impl BufRead) -> Result<(String, String)> {
             let output = output.strip_suffix('\n').unwrap_or(&output).to_owned();
             return Ok((output, status.trim().to_owned()));
         }
+        tell(line.trim_end());
         output.push_str(&line);
     }
 }
@@ -76,7 +82,7 @@ mod tests {
 
     #[test]
     fn answers_end_with_a_status() {
-        let read = |text: &str| answer(&mut text.as_bytes());
+        let read = |text: &str| answer(&mut text.as_bytes(), &mut |_| ());
         assert_eq!(read("a\nb\n\nberth-vm: status 0\nmore").expect("whole"), ("a\nb\n".into(), "0".into()));
         assert_eq!(read("no newline\nberth-vm: status 3\n").expect("whole"), ("no newline".into(), "3".into()));
         assert_eq!(read("\nberth-vm: status 1\n").expect("whole"), (String::new(), "1".into()));

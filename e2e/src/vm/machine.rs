@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -85,6 +86,15 @@ impl Machine {
     /// It ended with another status than 0, or not in time; or the guest has ended.
     pub fn run(&mut self, command: &str) -> Result<String> {
         self.channel.as_mut().context("the guest was told to shut down")?.run(command, PATIENCE)
+    }
+
+    /// As [`Machine::run`] for what takes longer: tells each line of the output as it comes, and waits for each as long as
+    /// `limit`.
+    ///
+    /// # Errors
+    /// As [`Machine::run`].
+    pub fn run_telling(&mut self, command: &str, limit: Duration, tell: &mut dyn FnMut(&str)) -> Result<String> {
+        self.channel.as_mut().context("the guest was told to shut down")?.run_telling(command, limit, tell)
     }
 
     /// Hangs up, upon which the guest switches itself off, and waits for that.
