@@ -11,6 +11,7 @@ use berth_plan::message::{Exit, Held, Reply, Request, Stage};
 use berth_sys::namespace::{self, Namespaces};
 use berth_sys::{Mode, OFlags, fd, mount, netns, path};
 
+use crate::cgroups::{Cgroups, is_pure_v2};
 use crate::client::Client;
 use crate::place::{DEFAULT_CAPABILITIES, Place, bind, process, until};
 
@@ -250,31 +251,21 @@ fn long_paths_and_many_layers_make_an_overlay() {
 #[test]
 fn a_container_joins_the_cgroups_it_is_given() {
     let mut place = Place::new();
-    let name = format!("berth-test-shim-{}", std::process::id());
-    let v1: Vec<_> = ["memory", "pids"].iter().map(|h| format!("/sys/fs/cgroup/{h}/{name}").into()).collect();
-    let v2 = std::path::PathBuf::from(format!("/sys/fs/cgroup/unified/{name}"));
-    let folders: Vec<std::path::PathBuf> = v1.iter().cloned().chain([v2.clone()]).collect();
-    for folder in &folders {
-        fs::create_dir(folder).expect("cgroup");
-    }
-    let procs: Vec<OwnedFd> = v1
-        .iter()
-        .map(|folder| fs::File::options().write(true).open(folder.join("tasks")).expect("procs").into())
-        .collect();
-    let folder: OwnedFd = fs::File::open(&v2).expect("folder").into();
+    let cgroups = Cgroups::make("joined", &["memory", "pids"]);
+    let (hierarchies, links) = if is_pure_v2() {
+        (vec![(String::new(), "cgroup2".to_owned(), vec![])], vec![])
+    } else {
+        let option = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let systemd = vec![option("none", ""), option("name", "systemd")];
+        let hierarchies = vec![
+            ("memory".to_owned(), "cgroup".to_owned(), vec![option("memory", "")]),
+            ("systemd".to_owned(), "cgroup".to_owned(), systemd),
+        ];
+        (hierarchies, vec![option("mem", "memory")])
+    };
     let mut plan = place.plan("c1", "exec sleep 1000");
     plan.mounts.push(berth_plan::container::Mount {
-        source: MountSource::Cgroup {
-            hierarchies: vec![
-                ("memory".to_owned(), "cgroup".to_owned(), vec![("memory".to_owned(), String::new())]),
-                (
-                    "systemd".to_owned(),
-                    "cgroup".to_owned(),
-                    vec![("none".to_owned(), String::new()), ("name".to_owned(), "systemd".to_owned())],
-                ),
-            ],
-            links: vec![("mem".to_owned(), "memory".to_owned())],
-        },
+        source: MountSource::Cgroup { hierarchies, links },
         destination: "/sys/fs/cgroup".to_owned(),
         attr_set: mount::NOSUID | mount::NODEV | mount::NOEXEC | mount::RDONLY,
         attr_clear: 0,
@@ -282,24 +273,21 @@ fn a_container_joins_the_cgroups_it_is_given() {
         propagation: 0,
         idmap: None,
     });
-    let pid = place.start_in(&plan, &procs, Some(&folder)).expect("start");
-    for folder in &folders {
-        assert_eq!(
-            fs::read_to_string(folder.join("cgroup.procs")).expect("procs").trim(),
-            pid.to_string(),
-            "{folder:?}"
-        );
+    let pid = place.start_in(&plan, &cgroups.tasks(), cgroups.folder().as_ref()).expect("start");
+    for (procs, folder) in cgroups.procs().iter().zip(cgroups.folders()) {
+        assert_eq!(procs.trim(), pid.to_string(), "{folder:?}");
     }
     // The cgroup namespace is rooted there: the container sees its own folder as the root of the file system.
     let inside = format!("/proc/{pid}/root/sys/fs/cgroup");
-    assert!(fs::read_to_string(format!("{inside}/mem/cgroup.procs")).expect("inside").contains(&pid.to_string()));
-    assert!(fs::metadata(format!("{inside}/systemd/cgroup.procs")).is_ok());
+    let own = if is_pure_v2() { "" } else { "mem/" };
+    let seen = fs::read_to_string(format!("{inside}/{own}cgroup.procs")).expect("inside");
+    assert!(seen.contains(&pid.to_string()), "{seen}");
+    if !is_pure_v2() {
+        assert!(fs::metadata(format!("{inside}/systemd/cgroup.procs")).is_ok());
+    }
     assert_eq!(fs::write(format!("{inside}/x"), "").expect_err("read-only").raw_os_error(), Some(30));
     place.signal("c1", 9);
     place.exit_of("c1");
-    for folder in &folders {
-        fs::remove_dir(folder).expect("remove the cgroup");
-    }
 }
 
 #[test]

@@ -3,6 +3,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use berth_plan::container::{Exec, Mount};
 use berth_plan::message::{Event, Reply, Request, Stage};
@@ -28,16 +29,26 @@ fn long_lines_are_split_and_the_last_one_needs_no_end() {
     assert_eq!(shape, [("stdout P", 16384), ("stdout P", 16384), ("stdout F", 7232), ("stdout P", 6)]);
 }
 
+/// But for a machine so slow that the shim has given up waiting: then the output still comes.
 #[test]
 fn an_exit_is_told_after_its_output_is_written() {
+    /// A little less than the shim waits.
+    const WAIT: Duration = Duration::from_millis(200);
     let mut place = Place::new();
-    for n in 0..20 {
-        let name = format!("c{n}");
-        let plan = place.plan(&name, "seq 5000");
+    let in_time = (0..20).filter(|n| {
+        let plan = place.plan(&format!("c{n}"), "seq 5000");
         let (_, log) = place.run(&plan);
-        assert_eq!(log.lines().count(), 5000);
-        assert!(log.ends_with("stdout F 5000\n"));
-    }
+        let recorded = fs::metadata(place.folder.join("run/exits").join(&plan.id)).expect("a record").modified();
+        let is_late = recorded.expect("a time").elapsed().is_ok_and(|passed| passed > WAIT);
+        if is_late {
+            until(|| place.log(&plan.id).ends_with("stdout F 5000\n"));
+            assert_eq!(place.log(&plan.id).lines().count(), 5000);
+        } else {
+            assert!(log.lines().count() == 5000 && log.ends_with("stdout F 5000\n"), "{n}");
+        }
+        !is_late
+    });
+    assert!(in_time.count() > 0, "this machine is too slow to tell");
 }
 
 /// A logger that does not run holds the exit back for a while, so that whoever hears of it finds the output. An attempt is
@@ -276,7 +287,7 @@ fn a_suspended_log_device_stalls_neither_exits_nor_probes_and_loses_nothing() {
         if loops(&folder).is_empty() {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
     assert_eq!(loops(&folder), Vec::<String>::new());
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");

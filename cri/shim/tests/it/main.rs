@@ -4,6 +4,7 @@
 mod attach;
 mod attacks;
 mod bench;
+mod cgroups;
 mod client;
 mod containers;
 mod execs;

@@ -1,7 +1,6 @@
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use std::process::Command;
 
 use berth_plan::container::Container;
@@ -11,6 +10,7 @@ use berth_sys::pidfd::PidFd;
 use berth_sys::signal::SIGSTOP;
 use berth_sys::{memfd, seqpacket};
 
+use crate::cgroups::{Cgroups, is_pure_v2};
 use crate::client::Client;
 use crate::place::{Place, logger, until};
 
@@ -118,22 +118,23 @@ fn a_start_whose_asker_is_gone_before_the_log_is_open_is_forgotten() {
 fn a_start_whose_asker_is_gone_half_way_ends_as_an_exit() {
     let mut place = Place::new();
     // A frozen cgroup holds the child where it joins.
-    let freezer = PathBuf::from(format!("/sys/fs/cgroup/freezer/berth-test-shim-start-{}", std::process::id()));
-    fs::create_dir(&freezer).expect("cgroup");
-    fs::write(freezer.join("freezer.state"), "FROZEN").expect("freeze");
-    let procs = fs::File::options().write(true).open(freezer.join("tasks")).expect("procs");
+    let cgroups = Cgroups::make("start", &["freezer"]);
+    cgroups.freeze(true);
+    let (tasks, folder) = (cgroups.tasks(), if is_pure_v2() { cgroups.folder() } else { None });
     let plan = place.plan("c1", "true");
-    let start = Request::Start { container: "c1".to_owned(), cgroup_tasks: 1, cgroup_v2: false };
-    place.client.send(start, &[memory(&plan).as_fd(), procs.as_fd()]);
-    until(|| !fs::read_to_string(freezer.join("cgroup.procs")).expect("procs").is_empty());
+    let cgroup_tasks = u8::try_from(tasks.len()).expect("few");
+    let start = Request::Start { container: "c1".to_owned(), cgroup_tasks, cgroup_v2: folder.is_some() };
+    let memory = memory(&plan);
+    let descriptors: Vec<_> = [&memory].into_iter().chain(&tasks).chain(&folder).map(AsFd::as_fd).collect();
+    place.client.send(start, &descriptors);
+    until(|| cgroups.procs().iter().any(|procs| !procs.is_empty()));
     let (client, hello) = Client::connect(&place.folder.join("run/shim.sock"));
     let Reply::Hello { containers, .. } = hello else { panic!("{hello:?}") };
     assert!(matches!(containers.as_slice(), [Held::Running { container, .. }] if container == "c1"), "{containers:?}");
     std::mem::replace(&mut place.client, client).hang_up();
     place.signal("c1", 9);
-    fs::write(freezer.join("freezer.state"), "THAWED").expect("thaw");
+    cgroups.freeze(false);
     assert_eq!(place.exit_of("c1").code, 128);
-    fs::remove_dir(&freezer).expect("remove the cgroup");
 }
 
 #[test]
@@ -186,25 +187,23 @@ fn a_shim_that_can_not_start_says_why() {
 #[test]
 fn a_shim_enters_the_cgroup_that_it_is_told() {
     let place = Place::new();
-    let name = format!("berth-test-shim-own-{}", std::process::id());
-    let v1 = PathBuf::from(format!("/sys/fs/cgroup/pids/{name}"));
-    let v2 = PathBuf::from(format!("/sys/fs/cgroup/unified/{name}"));
-    for folder in [&v1, &v2] {
-        fs::create_dir(folder).expect("cgroup");
-    }
+    let cgroups = Cgroups::make("own", &["pids"]);
     let home = place.folder.join("other");
     fs::create_dir(&home).expect("folder");
     let mut command = Command::new(place.folder.join("berth-shim"));
-    command.arg("--dir").arg(&home).arg("--tasks").arg(v1.join("tasks")).arg("--cgroup").arg(&v2);
+    command.arg("--dir").arg(&home);
+    for folder in &cgroups.v1 {
+        command.arg("--tasks").arg(folder.join("tasks"));
+    }
+    if let Some(folder) = &cgroups.v2 {
+        command.arg("--cgroup").arg(folder);
+    }
     assert!(command.status().expect("start").success());
     let (mut client, hello) = Client::connect(&home.join("shim.sock"));
     let Reply::Hello { pid, .. } = hello else { panic!("{hello:?}") };
-    let seen = [&v1, &v2].map(|folder| fs::read_to_string(folder.join("cgroup.procs")).expect("procs"));
+    let seen = cgroups.procs();
     let shim = PidFd::open(pid).expect("the shim");
     assert_eq!(client.ask(Request::Shutdown, &[]), Ok(Reply::Done));
     assert!(shim.has_ended(10_000).expect("wait"));
-    for folder in [&v1, &v2] {
-        fs::remove_dir(folder).expect("an empty cgroup");
-    }
-    assert_eq!(seen, [format!("{pid}\n"), format!("{pid}\n")]);
+    assert_eq!(seen, vec![format!("{pid}\n"); cgroups.folders().count()]);
 }
