@@ -30,8 +30,14 @@ fn references() -> [Runtime; 2] {
     ]
 }
 
+/// Set where a machine is too slow for the references, as an emulated one: that they play the cases is seen elsewhere.
+const ALONE: &str = "BERTH_TEST_ALONE";
+
 /// Plays a case with all three.
 pub(crate) fn all(case: fn(&Stage)) {
+    if std::env::var_os(ALONE).is_some() {
+        return case(&Stage::new(berth()));
+    }
     let plays = |runtime: Runtime| catch_unwind(AssertUnwindSafe(|| case(&Stage::new(runtime)))).is_ok();
     let right: Vec<&str> =
         references().into_iter().filter(|one| plays(one.clone())).map(|runtime| runtime.name).collect();

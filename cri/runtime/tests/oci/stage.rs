@@ -239,13 +239,7 @@ impl Stage {
             .map(|entry| format!("record {:?}", entry.file_name()))
             .collect();
         let prefix = self.id("");
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
-            for cgroup in fs::read_dir(hierarchy.path()).into_iter().flatten().flatten() {
-                if cgroup.file_name().to_string_lossy().starts_with(&prefix) {
-                    left.push(format!("cgroup {}", cgroup.path().display()));
-                }
-            }
-        }
+        left.extend(cgroups(&prefix).iter().map(|path| format!("cgroup {}", path.display())));
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
         let folder = self.folder.path().to_string_lossy().into_owned();
         left.extend(mounts.lines().filter(|line| line.contains(&folder)).map(|line| format!("mount {line}")));
@@ -266,12 +260,8 @@ impl Drop for Stage {
         }
         // What a reference has left is not for the next one to find.
         let prefix = self.id("");
-        for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-            for cgroup in fs::read_dir(hierarchy.path()).into_iter().flatten().flatten() {
-                if cgroup.file_name().to_string_lossy().starts_with(&prefix) {
-                    let _ = fs::remove_dir(cgroup.path());
-                }
-            }
+        for cgroup in cgroups(&prefix) {
+            let _ = fs::remove_dir(cgroup);
         }
     }
 }
@@ -292,9 +282,26 @@ pub(crate) fn push(configuration: &mut Value, pointer: &str, value: Value) {
     configuration.pointer_mut(pointer).and_then(Value::as_array_mut).expect("a list").push(value);
 }
 
+/// Whether a v2 tree is all that the machine has.
+pub(crate) fn is_pure_v2() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
+}
+
+/// The cgroups right below the root of any hierarchy whose names begin so.
+fn cgroups(prefix: &str) -> Vec<PathBuf> {
+    let below = |folder: &Path| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
+    let root = Path::new("/sys/fs/cgroup");
+    let roots = if is_pure_v2() { vec![root.to_path_buf()] } else { below(root) };
+    let all = roots.iter().flat_map(|root| below(root));
+    all.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix))).collect()
+}
+
 /// A file of a cgroup, where a v1 controller or v2 has it.
 pub(crate) fn cgroup_file(id: &str, controller: &str, v1: &str, v2: &str) -> String {
-    let path = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+    let path = if is_pure_v2() {
         format!("/sys/fs/cgroup/{id}/{v2}")
     } else {
         format!("/sys/fs/cgroup/{controller}/{id}/{v1}")
