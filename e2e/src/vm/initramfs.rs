@@ -31,6 +31,22 @@ const MODULES: &[&str] = &[
     "nft_redir",
     "nft_reject_inet",
     "nfnetlink",
+    // For disks of tests.
+    "loop",
+    // What criu asks for sockets.
+    "af_packet_diag",
+    "inet_diag",
+    "netlink_diag",
+    "raw_diag",
+    "tcp_diag",
+    "udp_diag",
+    "unix_diag",
+    // What other plugins and administrators make links of.
+    "8021q",
+    "dummy",
+    "ipvlan",
+    "macvlan",
+    "vrf",
 ];
 
 /// The first program of a guest without a disk: sets up what an init system would, in a tmpfs, since nobody can pivot away
