@@ -62,7 +62,7 @@ fn executor() -> tokio::runtime::Runtime {
 
 fn inside(filters: &[String]) -> ExitCode {
     let runtime = executor();
-    let mut failed = 0;
+    let (mut passed, mut failed) = (0, 0);
     let more = [
         broken::ALL,
         changes::ALL,
@@ -82,7 +82,11 @@ fn inside(filters: &[String]) -> ExitCode {
         let bench = Bench::new(name);
         let outcome = runtime.block_on(async { tokio::spawn(case(bench)).await });
         println!("test {name} ... {}", if outcome.is_ok() { "ok" } else { "FAILED" });
-        failed += usize::from(outcome.is_err());
+        let counted = if outcome.is_ok() { &mut passed } else { &mut failed };
+        *counted += 1;
     }
+    // As libtest says it, for what counts tests.
+    let result = if failed == 0 { "ok" } else { "FAILED" };
+    println!("\ntest result: {result}. {passed} passed; {failed} failed");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

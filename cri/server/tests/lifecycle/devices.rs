@@ -205,7 +205,8 @@ async fn huge_pages_may_be_limited(bench: Bench) {
     let spec = &seen["runtimeSpec"]["linux"]["resources"]["hugepageLimits"];
     assert_eq!(*spec, json!([{"pageSize": "2MB", "limit": 4 << 20}]), "{seen}");
     // Where the machine counts huge pages at all, the kernel has it.
-    let text = output(&client, &container, "cat /sys/fs/cgroup/hugetlb/hugetlb.2MB.limit_in_bytes 2>/dev/null").await;
+    let files = "/sys/fs/cgroup/hugetlb/hugetlb.2MB.limit_in_bytes /sys/fs/cgroup/hugetlb.2MB.max";
+    let text = output(&client, &container, &format!("cat {files} 2>/dev/null")).await;
     assert!(text.is_empty() || text == "4194304\n", "{text}");
     let error = client.create(&sandbox, with("bad", "../2MB")).await.expect_err("no size");
     assert!(error.message().contains("hugepage_limits"), "{error}");
