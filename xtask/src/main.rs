@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use berth_e2e::controlplane::{self, ControlPlane};
 use berth_e2e::registry::{self, Registry};
+use berth_e2e::scenario::vm::suites::Selection;
 use berth_e2e::{apt, bench, critest, house, images, node::Shape, paths, scenario, streamclient, vm};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -229,9 +230,12 @@ enum VmTask {
     Systemd,
     /// systemd's cgroup driver: `berth-oci`, and `berth cri` under the kubelet
     SystemdCgroups,
-    /// The runtime's own tests on pure cgroup v2, with systemd as init and with AppArmor
+    /// The runtime's own tests on pure cgroup v2, with systemd as init and with AppArmor (slow: an hour)
     Suites {
-        /// Only tests whose names contain one of these
+        /// Only those that CI has the time for
+        #[arg(long, conflicts_with = "filters")]
+        short: bool,
+        /// Only suites of these names, such as berth-shim-it, and tests whose names contain one of the others
         #[arg(value_name = "NAME")]
         filters: Vec<String>,
     },
@@ -324,8 +328,13 @@ fn run(cli: Cli) -> Result<()> {
         Task::Vm { command: VmTask::FirstPod } => house::run(|| prepare(prepare_vm), scenario::vm::first_pod::play),
         Task::Vm { command: VmTask::Systemd } => house::run(prepare_debian, scenario::vm::systemd::play),
         Task::Vm { command: VmTask::SystemdCgroups } => house::run(prepare_debian, scenario::vm::systemd_cgroups::play),
-        Task::Vm { command: VmTask::Suites { filters } } => {
-            house::run(|| prepare(prepare_suites), || scenario::vm::suites::play(&filters))
+        Task::Vm { command: VmTask::Suites { short, filters } } => {
+            let selection = match (short, filters) {
+                (true, _) => Selection::Short,
+                (false, filters) if filters.is_empty() => Selection::All,
+                (false, filters) => Selection::Named(filters),
+            };
+            house::run(|| prepare(prepare_suites), || scenario::vm::suites::play(&selection))
         }
         Task::Vm { command: VmTask::Boot } => house::run(|| vm::Kernel::fetch().map(drop), vm::boot),
         Task::Registry { command } => registry(command),
