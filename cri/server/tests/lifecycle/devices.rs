@@ -11,7 +11,7 @@ use tonic::{Code, Request};
 
 use crate::bench::{Bench, pod, script};
 use crate::cases::cases;
-use crate::pods::{inside, options, output, with_options};
+use crate::pods::{inside, kernel_has_users, options, output, refuses_users, with_options};
 
 cases![
     devices_have_names,
@@ -222,6 +222,10 @@ fn own_users() -> cri::NamespaceOption {
 
 async fn a_restart_adopts_a_pod_with_its_users(bench: Bench) {
     let client = bench.open().await;
+    if !kernel_has_users() {
+        refuses_users(&client, with_options(pod("users"), own_users())).await;
+        return bench.assert_clean();
+    }
     let sandbox = client.run(with_options(pod("users"), own_users())).await.expect("a sandbox");
     let config = |name: &str| inside(script(name, "exec sleep 1000"), own_users());
     let runs = client.create(&sandbox, config("runs")).await.expect("created");

@@ -33,14 +33,33 @@ pub(crate) async fn output(client: &Client, container: &str, script: &str) -> St
     format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
 }
 
+/// Whether pods can have users of their own here: a tmpfs, which volumes of secrets are, takes other ids since Linux 6.3.
+pub(crate) fn kernel_has_users() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("a release");
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(3))
+}
+
+/// A kernel that can't is no reason for a pod that shares what it asked not to share.
+pub(crate) async fn refuses_users(client: &Client, config: cri::PodSandboxConfig) {
+    let error = client.run(config).await.expect_err("this kernel can't");
+    assert_eq!(error.code(), Code::FailedPrecondition, "{error}");
+    assert!(error.message().contains("show a tmpfs with other ids"), "{error}");
+}
+
 pub(crate) async fn a_pod_has_users_of_its_own(bench: Bench) {
     let client = bench.open().await;
     let status = client.service.status(Request::new(cri::StatusRequest { verbose: true })).await.expect("a status");
     let status = status.into_inner();
-    assert!(status.runtime_handlers[0].features.as_ref().expect("features").user_namespaces);
+    let features = status.runtime_handlers[0].features.as_ref().expect("features");
+    assert_eq!(features.user_namespaces, kernel_has_users());
     assert!(status.info["config"].contains("\"stateDir\""), "{:?}", status.info);
     let map = cri::IdMapping { container_id: 0, host_id: 200_000, length: 65_536 };
     let users = cri::UserNamespace { mode: cri::NamespaceMode::Pod.into(), uids: vec![map], gids: vec![map] };
+    if !kernel_has_users() {
+        refuses_users(&client, with_options(pod("users"), options(cri::NamespaceMode::Pod, Some(&users)))).await;
+        return bench.assert_clean();
+    }
     for (name, pid) in [("users-alone", cri::NamespaceMode::Container), ("users-shared", cri::NamespaceMode::Pod)] {
         let options = options(pid, Some(&users));
         let mut config = with_options(pod(name), options.clone());
