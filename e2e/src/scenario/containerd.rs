@@ -31,9 +31,9 @@ pub fn play() -> Result<()> {
         let client = Client::connect(&containerd.socket(), &image, &dir.join("logs")).await?;
         let mut client = client.with_handler(OURS);
         client.pull().await?;
-        life(&mut client).await?;
+        Box::pin(life(&mut client)).await?;
         println!("containerd: a container's start, output, exec, limits, statistics and end");
-        ends(&mut client).await?;
+        Box::pin(ends(&mut client)).await?;
         println!("containerd: exit codes, a program that is not there, a container that is killed with its pod");
         together(&client).await?;
         println!("containerd: {MANY} pods at once");

@@ -189,9 +189,9 @@ mod tests {
         let error = read(Path::new("/no/such/config.toml")).expect_err("it was asked for");
         assert!(format!("{error:#}").contains("/no/such/config.toml"), "{error:#}");
         let path = std::env::temp_dir().join(format!("berth-config-{}.toml", std::process::id()));
-        std::fs::write(&path, "\n\nx = 1\n").expect("a file");
+        fs::write(&path, "\n\nx = 1\n").expect("a file");
         let error = read(&path).expect_err("an unknown key");
-        std::fs::remove_file(&path).expect("removed");
+        fs::remove_file(&path).expect("removed");
         assert!(format!("{error:#}").contains(".toml:3: unknown field"), "{error:#}");
     }
 }

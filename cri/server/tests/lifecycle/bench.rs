@@ -45,6 +45,7 @@ impl Bench {
             cdi_spec_dirs: vec![path("cdi"), path("run-cdi")],
             registry_config_dir: path("certs.d"),
             cgroup_parent,
+            cgroup_driver: Config::default().cgroup_driver,
             stream_address: Config::default().stream_address,
             handlers: handlers(),
             criu: path("no-criu"),
