@@ -33,12 +33,13 @@ const MODULES: &[&str] = &[
     "nfnetlink",
     // For disks of tests.
     "loop",
-    // What criu asks for sockets.
+    // What criu asks for sockets and links.
     "af_packet_diag",
     "inet_diag",
     "netlink_diag",
     "raw_diag",
     "tcp_diag",
+    "tun",
     "udp_diag",
     "unix_diag",
     // What other plugins and administrators make links of.
