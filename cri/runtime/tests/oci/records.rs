@@ -24,7 +24,7 @@ fn a_create_that_was_killed_is_cleared_away() {
             if !survived {
                 assert!(said.error().contains("BERTH_CRASH_AT"), "{}", said.error());
                 // A container that is half made is no container that runs.
-                if let Ok(state) = serde_json::from_str::<serde_json::Value>(&stage.call(&["state", &id]).out()) {
+                if let Ok(state) = serde_json::from_str::<Value>(&stage.call(&["state", &id]).out()) {
                     assert!(state["status"] != "running", "{point}: {state}");
                     stage.call(&["start", &id]);
                 }
@@ -40,13 +40,14 @@ fn a_create_that_was_killed_is_cleared_away() {
     });
 }
 
+type Change = fn(&Stage, &mut Value);
+
 /// Every step of `create` and of its child fails once: it is told, and nothing of the container stays. What fails after
 /// `create` has ended fails `start`, or later, and `delete --force` takes it away.
 #[test]
 fn whatever_step_fails_nothing_half_made_stays() {
     alone("references have no steps that can be made to fail", |stage: &Stage| {
-        let configurations: [(&str, fn(&Stage, &mut Value)); 2] = [("plain", with_much), ("user", with_users)];
-        for (name, change) in configurations {
+        for (name, change) in [("plain", with_much as Change), ("user", with_users)] {
             stage.write_with(&["/bin/true"], |one| change(stage, one));
             for variable in ["BERTH_FAIL_AT", "BERTH_FAIL_IN_FORK_AT"] {
                 let steps = (1..).take_while(|&step| fails_at(stage, variable, step)).count();
