@@ -195,15 +195,11 @@ impl Client {
     /// Waits until a container has ended by itself.
     pub(crate) async fn await_exit(&mut self, container: &str) -> Result<()> {
         let limit = Instant::now() + TIMEOUT;
-        loop {
-            let request = cri::ContainerStatusRequest { container_id: container.into(), verbose: false };
-            let status = self.runtime.container_status(request).await.context("ContainerStatus")?.into_inner().status;
-            if status.context("no status")?.state() == cri::ContainerState::ContainerExited {
-                return Ok(());
-            }
+        while self.state_of(container).await?.0 != cri::ContainerState::ContainerExited {
             anyhow::ensure!(Instant::now() < limit, "container {container} does not end");
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
+        Ok(())
     }
 
     pub(crate) async fn stop_container(&mut self, container: &str) -> Result<Duration> {

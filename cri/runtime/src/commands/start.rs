@@ -4,7 +4,6 @@ use std::env;
 use std::fs;
 use std::path::Path;
 
-use berth_cgroup::Host;
 use berth_cri_core::bundle::Listener;
 use berth_oci::embryo::Talk;
 use berth_oci::hooks;
@@ -49,7 +48,7 @@ pub(super) fn run(global: &Global, own: &[String]) -> Outcome<u8> {
     let mut talk = Talk::resume(connection);
     let followed = launch::follow(&mut talk, record.pid, &record, listener.as_ref());
     let _ = fs::remove_file(folder.path().join(START));
-    followed.map_err(|fault| match Host::detect().and_then(|host| host.open(&record.cgroup)) {
+    followed.map_err(|fault| match state::cgroup(&record) {
         Ok(cgroup) => limits::explain(fault, &cgroup),
         Err(_) => fault,
     })?;
